@@ -1,0 +1,1 @@
+"""Frozen values of the facility and their own arithmetic; the standard library only."""

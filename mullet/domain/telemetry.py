@@ -1,0 +1,66 @@
+"""What was observed: loads and meters, with every unknown left unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class LoadState(StrEnum):
+    """What a load says it is doing."""
+
+    ACTIVE = "active"
+    ASLEEP = "asleep"
+    STARTING = "starting"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """One load as observed. Every field but who and when may be None: unknown is never a default."""
+
+    load_id: str
+    at: float
+    """When the device answered, Unix seconds by the controller's clock."""
+    watts: float | None = None
+    limit_watts: float | None = None
+    """The limit that the device reports it enforces."""
+    state: LoadState | None = None
+    th_per_s: float | None = None
+    tokens_per_s: float | None = None
+    celsius: float | None = None
+    identity: str | None = None
+    fault: str | None = None
+    """Why the device could not be read (then every reading is None)."""
+
+
+class Quality(StrEnum):
+    """Whether a meter's reading may be used."""
+
+    GOOD = "good"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class MeterReading:
+    """One reading of a circuit meter."""
+
+    meter_id: str
+    at: float
+    watts: float | None
+    quality: Quality
+    heartbeat: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """What a circuit's meter shows above the sum of its observed loads: its mean and spread while nothing moves."""
+
+    circuit_id: str
+    mean_watts: float
+    sigma_watts: float
+    samples: int
+    latest_watts: float
+    """Residual of the latest good reading, moving or not."""
+    at: float
