@@ -1,0 +1,77 @@
+"""Miner models that can be simulated: nameplate figures from the makers' data sheets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class MinerModel:
+    """Nameplate and timing of one model; ramps are typical values, spread per unit by a seed."""
+
+    name: str
+    protocol: str
+    wire_name: str
+    pyasic_key: str
+    watts: float
+    th_per_s: float
+    boards: int
+    chips_per_board: int
+    standby_w: float
+    stop_ramp_s: float
+    boot_s: float
+    wake_ramp_s: float
+    password: str
+    min_limit_w: float
+
+
+def _whatsminer(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    return MinerModel(
+        name=name,
+        protocol="whatsminer_v2",
+        wire_name=wire,
+        pyasic_key=wire.replace("_", ""),
+        watts=watts,
+        th_per_s=th_per_s,
+        boards=boards,
+        chips_per_board=chips,
+        standby_w=15.0,
+        stop_ramp_s=2.5,
+        boot_s=4.0,
+        wake_ramp_s=8.0,
+        password="admin",
+        min_limit_w=round(watts * 0.5),
+    )
+
+
+def _antminer(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    return MinerModel(
+        name=name,
+        protocol="antminer",
+        wire_name=wire,
+        pyasic_key=wire.upper(),
+        watts=watts,
+        th_per_s=th_per_s,
+        boards=boards,
+        chips_per_board=chips,
+        standby_w=25.0,
+        stop_ramp_s=9.0,
+        boot_s=15.0,
+        wake_ramp_s=15.0,
+        password="root",
+        min_limit_w=watts,
+    )
+
+
+MODELS = MappingProxyType(
+    {
+        model.name: model
+        for model in (
+            _whatsminer("whatsminer-m50s", "M50S_VH50", 3276.0, 126.0, 3, 135),
+            _whatsminer("whatsminer-m60s", "M60S_VK30", 3422.0, 186.0, 3, 215),
+            _antminer("antminer-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
+            _antminer("antminer-s21", "Antminer S21", 3500.0, 200.0, 3, 108),
+        )
+    }
+)
