@@ -128,10 +128,10 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DriverContext:
-    """What every driver is built from: its options, how it reads secrets, its clock."""
+    """What every driver, meter, switch and feed is built from: its options, how it reads secrets, its clock."""
 
-    bank: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Mapping[str, Any]]
+    """Options by bank (drivers), by meter or switch id, or by feed id: one object serves all of its kind."""
     secret: Callable[[str], str | None]
     """Returns the text of a named credential, or None; never logged."""
     clock: Clock
@@ -150,8 +150,8 @@ class Identity:
 
 @runtime_checkable
 class Driver(Protocol):
-    """Speaks to the loads of one bank. A class is found by the entry point group `mullet.drivers` and built
-    with one `DriverContext`. Every call ends within its deadline; a hung device never delays another.
+    """Speaks to the loads of all banks that name it. A class is found by the entry point group `mullet.drivers`
+    and built with one `DriverContext`. Every call ends within its deadline; a hung device never delays another.
 
     `read`, `identify` and `apply` raise a `DeviceError` (a subclass that says why) and nothing else.
     `watch` never raises for one device: a device that cannot be read is reported as `Telemetry` with `fault` set
@@ -177,7 +177,7 @@ class Driver(Protocol):
         """Yield readings of all `loads`, each about every `period_s`, until closed."""
 
     async def apply(self, load: Load, command: Command, deadline_s: float) -> Receipt:
-        """Send one command (power, sleep or wake) and return what the device answered; that is no evidence."""
+        """Send one command and return what the device answered; that is no evidence."""
 
     async def restore_defaults(self, load: Load, deadline_s: float) -> Receipt:
         """Put back what was found at first contact. Only ever called by an operator's command."""
@@ -288,7 +288,7 @@ class Historian(Protocol):
     """Keeps measurements. Loss of it never stops control."""
 
     async def record(self, at: float, series: Mapping[str, Mapping[str, float]]) -> None:
-        """Store numeric fields per series key ("load/<id>", "circuit/<id>", "facility", ...) at one instant."""
+        """Store numeric fields per series key ("load/<id>", "circuit/<id>", "facility") at one instant."""
 
     async def close(self) -> None:
         """Flush what is buffered, within a bounded time."""

@@ -232,8 +232,7 @@ class Facility:
     def loads_of_service(self) -> dict[str, tuple[Load, ...]]:
         """The GPUs of each service."""
         return {
-            service.id: tuple(load for load in self.loads if load.service == service.id)
-            for service in self.services
+            service.id: tuple(load for load in self.loads if load.service == service.id) for service in self.services
         }
 
     @cached_property

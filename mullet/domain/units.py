@@ -1,4 +1,4 @@
-"""Quantities as people write them ("12 MW", "45 USD/MWh", "5 min") and as the code keeps them (SI, unit in the name)."""
+"""Quantities as people write them ("12 MW", "45 USD/MWh", "5 min") and as the code keeps them (SI, named units)."""
 
 from __future__ import annotations
 
