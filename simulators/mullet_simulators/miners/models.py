@@ -14,6 +14,7 @@ class MinerModel:
     protocol: str
     wire_name: str
     pyasic_key: str
+    pyasic_class: str
     watts: float
     th_per_s: float
     boards: int
@@ -32,6 +33,7 @@ def _whatsminer(name: str, wire: str, watts: float, th_per_s: float, boards: int
         protocol="whatsminer_v2",
         wire_name=wire,
         pyasic_key=wire.replace("_", ""),
+        pyasic_class=f"BTMiner{wire.replace('_', '')}",
         watts=watts,
         th_per_s=th_per_s,
         boards=boards,
@@ -51,6 +53,7 @@ def _antminer(name: str, wire: str, watts: float, th_per_s: float, boards: int, 
         protocol="antminer",
         wire_name=wire,
         pyasic_key=wire.upper(),
+        pyasic_class=f"BMMiner{wire.split()[1]}",
         watts=watts,
         th_per_s=th_per_s,
         boards=boards,
@@ -69,7 +72,7 @@ MODELS = MappingProxyType(
         model.name: model
         for model in (
             _whatsminer("whatsminer-m50s", "M50S_VH50", 3276.0, 126.0, 3, 135),
-            _whatsminer("whatsminer-m60s", "M60S_VK30", 3422.0, 186.0, 3, 215),
+            _whatsminer("whatsminer-m60s", "M60S_VK30", 3422.0, 186.0, 3, 245),
             _antminer("antminer-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
             _antminer("antminer-s21", "Antminer S21", 3500.0, 200.0, 3, 108),
         )
