@@ -99,9 +99,20 @@ async def _serve(facility: Facility, seconds: float | None, parent_pid: int | No
 
 
 async def _outlive(parent_pid: int) -> None:
-    """Return when the parent is gone: whoever adopts us has another id."""
-    while os.getppid() == parent_pid:
+    """Return when that process is gone, or another one has adopted us."""
+    adopter = os.getppid()
+    while os.getppid() == adopter and _is_alive(parent_pid):  # noqa: ASYNC110 - no event tells of it
         await asyncio.sleep(PARENT_POLL_S)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _say(value: dict[str, Any]) -> None:

@@ -52,7 +52,10 @@ class CircuitSpec:
 
 @dataclass(frozen=True, slots=True)
 class BankSpec:
-    """Miners of one model on one circuit; `number` is the third octet of their addresses."""
+    """Miners of one model on one circuit; `number` is the third octet of their addresses.
+
+    `hashing` of them hash at the start; `ramp_scale` shortens or stretches their ramps and boots.
+    """
 
     id: str
     number: int
@@ -61,6 +64,7 @@ class BankSpec:
     count: int
     hashing: int
     password: str
+    ramp_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +241,7 @@ def _bank(item: Fields) -> BankSpec:
         count=count,
         hashing=item.integer("hashing", count, high=count),
         password=item.text("password", MODELS[model].password),
+        ramp_scale=item.number("ramp_scale", 1.0, high=100.0),
     )
     item.finish()
     return spec

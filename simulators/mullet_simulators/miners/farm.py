@@ -125,7 +125,7 @@ class MinerFarm:
 
 
 def _device(plant: Plant, bank: BankSpec, name: str, changed: Callable[[str], None]) -> Whatsminer | Antminer:
-    model = MODELS[bank.model]
+    model = MODELS[bank.model].scaled(bank.ramp_scale)
     kind: type[Whatsminer] | type[Antminer] = Whatsminer if model.protocol == "whatsminer_v2" else Antminer
     device = kind(plant, model, name, bank.id, bank.circuit, bank.password)
     device.on_reachable_changed = lambda: changed(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 
@@ -25,6 +25,15 @@ class MinerModel:
     wake_ramp_s: float
     password: str
     min_limit_w: float
+
+    def scaled(self, ramp_scale: float) -> MinerModel:
+        """The same model with all its ramps and boots so many times as long."""
+        return replace(
+            self,
+            stop_ramp_s=self.stop_ramp_s * ramp_scale,
+            boot_s=self.boot_s * ramp_scale,
+            wake_ramp_s=self.wake_ramp_s * ramp_scale,
+        )
 
 
 def _whatsminer(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
