@@ -233,11 +233,11 @@ class GpuDevice:
             if mhz is None:
                 self._ask(lambda: nvml.nvmlDeviceResetGpuLockedClocks(self._handle))
                 return "clocks free"
-            self._ask(lambda: nvml.nvmlDeviceSetGpuLockedClocks(self._handle, 0, mhz))
+            self._ask(lambda: nvml.nvmlDeviceSetGpuLockedClocks(self._handle, mhz, mhz))
         except DeviceError as error:
             # The limit is written and bounds the draw by itself: the clocks only make it cheaper to keep.
             return f"clocks unchanged: {error}"
-        return f"clocks at most {mhz} MHz"
+        return f"clocks locked at {mhz} MHz"
 
     def _after_write(self) -> float | None:
         try:

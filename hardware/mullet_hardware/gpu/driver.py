@@ -34,7 +34,7 @@ CAPABILITY = Capability(
     steering=Steering.CONTINUOUS,
     measures_watts=True,
     enforces_limit=True,
-    ramp_down_s=1.5,
+    ramp_down_s=2.0,
     ramp_up_s=2.0,
     lease=LeaseHolder.NONE,
 )
