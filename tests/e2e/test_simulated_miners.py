@@ -63,17 +63,17 @@ async def until(truth: Callable[[], bool], deadline_s: float = 8.0) -> None:
 
 async def until_listening(facility: Facility, load_id: str, listening: bool) -> None:
     async with asyncio.timeout(8.0):
-        while await is_listening(facility.host(load_id)) != listening:
+        while await is_listening(facility.host(load_id)) != listening:  # noqa: ASYNC110 - sockets tell nobody
             await asyncio.sleep(0.02)
 
 
 async def is_listening(host: str) -> bool:
     try:
         _, writer = await asyncio.open_connection(host, 4028)
-    except ConnectionRefusedError:
+        writer.close()
+        await writer.wait_closed()
+    except ConnectionError:
         return False
-    writer.close()
-    await writer.wait_closed()
     return True
 
 
