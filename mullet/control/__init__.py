@@ -1,0 +1,1 @@
+"""The loop: observe, decide, journal, send, verify; everything it touches is handed in."""

@@ -105,6 +105,8 @@ class LedgerEntry:
     receipt: Receipt | None = None
     pending: bool = False
     """The latest command has neither been verified nor failed."""
+    converging: bool = False
+    """The latest command was seen to take effect, but not yet wholly."""
     confirmed_point: str | None = None
     confirmed_watts: float | None = None
     """Most watts of the last verified setpoint; None while nothing was ever verified."""
@@ -145,6 +147,7 @@ class CommandLedger:
                 command=command,
                 receipt=None,
                 pending=True,
+                converging=False,
                 last_change_at=command.issued_at,
                 cycles=cycles,
             )
@@ -185,6 +188,8 @@ class CommandLedger:
                     failures=0,
                     blocked_until=0.0,
                 )
+            elif outcome.kind is OutcomeKind.CONVERGING:
+                entries[outcome.load_id] = replace(entry, converging=True)
             elif outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.UNREACHABLE):
                 failures = entry.failures + 1
                 wait_s = min(backoff_most_s, backoff_first_s * 2.0 ** (failures - 1))

@@ -1,0 +1,59 @@
+"""One tick's decision as a pure function of facility, snapshot and plan: what replay reproduces exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mullet.control.reconcile import Dispatch, reconcile
+from mullet.control.verify import verify
+from mullet.domain.command import CommandLedger, Outcome
+from mullet.domain.facility import Facility
+from mullet.domain.plan import Desired, Plan
+from mullet.domain.snapshot import Snapshot
+from mullet.planning.accounting import CircuitAccount, account, most_by_load
+from mullet.planning.allocate import allocate
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All that one tick decided, and from what."""
+
+    snapshot: Snapshot
+    plan: Plan | None
+    outcomes: tuple[Outcome, ...]
+    accounts: Mapping[str, CircuitAccount]
+    desired: Desired
+    dispatch: Dispatch
+    ledger: CommandLedger
+    """The ledger once the outcomes and commands above are on record."""
+
+    @property
+    def acts(self) -> bool:
+        """Whether the tick claims or sends anything (a quiet tick is not recorded)."""
+        return bool(self.outcomes or self.dispatch.commands)
+
+
+def decide(facility: Facility, snapshot: Snapshot, plan: Plan | None) -> Decision:
+    """Judge what was asked, count what may be drawn, place every load, and say what may be sent."""
+    outcomes = verify(facility, snapshot)
+    pacing = facility.pacing
+    ledger = snapshot.ledger.after_outcomes(outcomes, pacing.backoff_first_s, pacing.backoff_most_s)
+    known = replace(snapshot, ledger=ledger)
+    most = most_by_load(facility, known)
+    accounts = account(facility, known)
+    desired = allocate(facility, known, accounts, plan)
+    if snapshot.first_reading_done:
+        dispatch = reconcile(facility, known, accounts, most, desired)
+    else:
+        waiting = "waits until every load was read once since start"
+        dispatch = Dispatch(withheld=dict.fromkeys(desired.setpoints, waiting))
+    return Decision(
+        snapshot=snapshot,
+        plan=plan,
+        outcomes=outcomes,
+        accounts=accounts,
+        desired=desired,
+        dispatch=dispatch,
+        ledger=ledger.after_commands(dispatch.commands),
+    )

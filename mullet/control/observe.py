@@ -1,0 +1,228 @@
+"""What pollers last saw, judged and frozen into a snapshot: ages, bad meters, residuals, feeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from mullet.control.verify import observed_draw
+from mullet.domain.command import CommandLedger
+from mullet.domain.facility import Facility, Mode
+from mullet.domain.feeds import Curtailment, PriceCurve, Reading, ServiceDemand
+from mullet.domain.snapshot import Hold, Snapshot
+from mullet.domain.telemetry import LoadState, MeterReading, Quality, Residual, Telemetry
+
+FROZEN_AFTER_S = 10.0
+"""A meter that repeats itself to the bit for this long while devices move is frozen (R2)."""
+HEARTBEAT_AFTER_S = 3.0
+RESIDUAL_WEIGHT = 0.1
+QUIET_S = 2.0
+"""A circuit counts as quiet once nothing beneath it was asked or moved for this long."""
+
+
+@dataclass(slots=True)
+class _MeterTrack:
+    """How a meter's readings have changed."""
+
+    watts: float | None = None
+    same_since: float = 0.0
+    heartbeat: int | None = None
+    beat_since: float = 0.0
+    moved: float = 0.0
+
+
+class Observatory:
+    """Keeps the latest reading of everything and judges what may be believed."""
+
+    def __init__(self, facility: Facility) -> None:
+        self._facility = facility
+        self._telemetry: dict[str, Telemetry] = {}
+        self._last_good: dict[str, Telemetry] = {}
+        self._meters: dict[str, MeterReading] = {}
+        self._tracks: dict[str, _MeterTrack] = {}
+        self._residuals: dict[str, Residual] = {}
+        self._quiet_since: dict[str, float] = {}
+        self._prices: Reading[PriceCurve] | None = None
+        self._hashprice: Reading[float] | None = None
+        self._demand: dict[str, ServiceDemand] = {}
+        self._needs: dict[str, float] = {}
+        self._limits: tuple[Curtailment, ...] = ()
+        self._limits_at: float | None = None
+
+    def adopt(self, facility: Facility) -> None:
+        """Take over a reloaded facility; what is known of loads that remain is kept."""
+        self._facility = facility
+        for load_id in [load_id for load_id in self._telemetry if load_id not in facility.load_by_id]:
+            del self._telemetry[load_id]
+            self._last_good.pop(load_id, None)
+        self._residuals = {key: value for key, value in self._residuals.items() if key in facility.circuit_by_id}
+
+    @property
+    def telemetry(self) -> Mapping[str, Telemetry]:
+        """The latest reading of each load."""
+        return self._telemetry
+
+    @property
+    def prices(self) -> Reading[PriceCurve] | None:
+        """The latest believed price curve."""
+        return self._prices
+
+    @property
+    def limits_at(self) -> float | None:
+        """When the limits feed was last read, None if never."""
+        return self._limits_at
+
+    @property
+    def demand(self) -> Mapping[str, ServiceDemand]:
+        """The latest good demand per service."""
+        return self._demand
+
+    def saw(self, reading: Telemetry) -> None:
+        """Take in one reading of a load; an older one than the latest is dropped."""
+        latest = self._telemetry.get(reading.load_id)
+        if reading.load_id not in self._facility.load_by_id or (latest is not None and latest.at > reading.at):
+            return
+        load = self._facility.load_by_id[reading.load_id]
+        if load.identity is not None and reading.identity is not None and reading.identity != load.identity:
+            reading = Telemetry(
+                reading.load_id, reading.at, fault=f"answers as {reading.identity}, pinned to {load.identity}"
+            )
+        self._telemetry[reading.load_id] = reading
+        if reading.fault is None:
+            self._last_good[reading.load_id] = reading
+
+    def saw_meter(self, reading: MeterReading) -> None:
+        """Take in one meter reading, marking it bad if it cannot be true or does not live."""
+        track = self._tracks.setdefault(reading.meter_id, _MeterTrack(same_since=reading.at, beat_since=reading.at))
+        if reading.quality is Quality.GOOD:
+            reading = self._judge(reading, track)
+        latest = self._meters.get(reading.meter_id)
+        if latest is None or reading.at >= latest.at:
+            self._meters[reading.meter_id] = reading
+
+    def _judge(self, reading: MeterReading, track: _MeterTrack) -> MeterReading:
+        watts = reading.watts
+        if watts is None or not math.isfinite(watts) or watts < -1.0:
+            return replace(reading, watts=None, quality=Quality.BAD, detail=f"reads {watts}")
+        if track.watts is None or watts != track.watts:
+            track.watts, track.same_since = watts, reading.at
+        if reading.heartbeat is None or reading.heartbeat != track.heartbeat:
+            track.heartbeat, track.beat_since = reading.heartbeat, reading.at
+        elif reading.at - track.beat_since > HEARTBEAT_AFTER_S:
+            silent_s = reading.at - track.beat_since
+            return replace(reading, quality=Quality.BAD, detail=f"heartbeat stands still for {silent_s:.0f} s")
+        if reading.at - track.same_since >= FROZEN_AFTER_S and watts > 0.0:
+            same_s = reading.at - track.same_since
+            return replace(reading, quality=Quality.BAD, detail=f"frozen at {watts:.0f} W for {same_s:.0f} s")
+        return reading
+
+    def saw_prices(self, curve: PriceCurve, at: float) -> None:
+        """Take in a price curve that passed quarantine."""
+        self._prices = Reading(curve, at)
+
+    def refused_prices(self, reason: str) -> None:
+        """Note that the feed's latest value was quarantined; the last good one stays, and ages."""
+        if self._prices is not None:
+            self._prices = replace(self._prices, quarantined=reason)
+
+    def saw_hashprice(self, hashprice: float, at: float) -> None:
+        """Take in a hashprice per PH and day."""
+        self._hashprice = Reading(hashprice, at)
+
+    def saw_demand(self, demand: ServiceDemand) -> None:
+        """Take in the demand on a service."""
+        self._demand[demand.service] = demand
+
+    def set_need(self, service: str, watts: float | None) -> None:
+        """Set what GPU power a service needs now; None while unknown."""
+        if watts is None:
+            self._needs.pop(service, None)
+        else:
+            self._needs[service] = watts
+
+    @property
+    def needs(self) -> Mapping[str, float]:
+        """What each service needs now."""
+        return self._needs
+
+    def saw_limits(self, limits: tuple[Curtailment, ...], at: float) -> None:
+        """Take in the grid's ceilings: levels, so what is no longer listed has ended."""
+        self._limits, self._limits_at = limits, at
+
+    def complete(self) -> bool:
+        """Return whether every load was read, or failed to be read, at least once."""
+        return all(load.id in self._telemetry for load in self._facility.loads)
+
+    def snapshot(
+        self,
+        at: float,
+        ledger: CommandLedger,
+        holds: tuple[Hold, ...],
+        operator_mode: Mode,
+        orders: Iterable[Curtailment],
+        records_ok: bool,
+        first_reading_done: bool,
+    ) -> Snapshot:
+        """Freeze what is known at `at`."""
+        self._settle_residuals(at, ledger)
+        return Snapshot(
+            facility_id=self._facility.id,
+            at=at,
+            telemetry=dict(self._telemetry),
+            meters=dict(self._meters),
+            residuals=dict(self._residuals),
+            prices=self._prices,
+            hashprice=self._hashprice,
+            demand=dict(self._demand),
+            needs=dict(self._needs),
+            curtailments=(*self._limits, *orders),
+            holds=holds,
+            operator_mode=operator_mode,
+            ledger=ledger,
+            records_ok=records_ok,
+            first_reading_done=first_reading_done,
+        )
+
+    def _settle_residuals(self, at: float, ledger: CommandLedger) -> None:
+        for circuit in self._facility.circuits:
+            meter = self._meters.get(circuit.meter) if circuit.meter is not None else None
+            if meter is None or meter.watts is None or meter.quality is not Quality.GOOD:
+                continue
+            known = self._residuals.get(circuit.id)
+            if known is not None and known.at >= meter.at:
+                continue
+            observed, moving = 0.0, False
+            for load in self._facility.loads_beneath[circuit.id]:
+                entry = ledger.entry(load.id)
+                reading = self._last_good.get(load.id)
+                observed += observed_draw(load, reading, entry)
+                moving = moving or entry.pending or reading is None
+                moving = moving or (reading is not None and reading.state in (LoadState.STARTING, LoadState.STOPPING))
+            latest = meter.watts - observed
+            if moving:
+                self._quiet_since.pop(circuit.id, None)
+            quiet_since = self._quiet_since.setdefault(circuit.id, at) if not moving else at
+            self._residuals[circuit.id] = _next_residual(
+                circuit.id,
+                known,
+                latest,
+                meter.at,
+                settled=not moving and at - quiet_since >= QUIET_S,
+                first_sigma=circuit.meter_error * abs(meter.watts) / 3.0,
+            )
+
+
+def _next_residual(
+    circuit_id: str, known: Residual | None, latest: float, at: float, *, settled: bool, first_sigma: float
+) -> Residual:
+    if known is None:
+        return Residual(circuit_id, 0.0, first_sigma, 0, latest, at)
+    if not settled:
+        return replace(known, latest_watts=latest, at=at)
+    if known.samples == 0:
+        return Residual(circuit_id, latest, max(known.sigma_watts, 1.0), 1, latest, at)
+    weight = max(RESIDUAL_WEIGHT, 1.0 / (known.samples + 1))
+    mean = known.mean_watts + weight * (latest - known.mean_watts)
+    variance = (1.0 - weight) * (known.sigma_watts**2 + weight * (latest - known.mean_watts) ** 2)
+    return Residual(circuit_id, mean, math.sqrt(variance), known.samples + 1, latest, at)

@@ -1,0 +1,83 @@
+"""What the loop is given by the composition root: the facility and everything that reaches the world."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from mullet.domain.facility import Facility, Mode
+from mullet.domain.feeds import Curtailment
+from mullet.domain.snapshot import Hold
+from mullet.ports import Clock, Driver, Feed, Historian, Journal, Link, Meter, Planner, Switch
+
+
+class FeedKind(StrEnum):
+    """What a feed tells."""
+
+    PRICE = "price"
+    LIMITS = "limits"
+    HASHPRICE = "hashprice"
+    DEMAND = "demand"
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPart:
+    """One feed, how often it is read, and how long it may take."""
+
+    name: str
+    kind: FeedKind
+    feed: Feed
+    period_s: float
+    deadline_s: float = 2.0
+    service: str | None = None
+
+
+@dataclass(frozen=True)
+class Plant:
+    """The facility and everything that speaks to its devices; replaced as a whole by a reload."""
+
+    facility: Facility
+    drivers: Mapping[str, Driver]
+    periods_s: Mapping[str, float]
+    """Poll period by bank."""
+    meters: Mapping[str, Meter] = field(default_factory=dict)
+    meter_period_s: float = 1.0
+    switches: Mapping[str, Switch] = field(default_factory=dict)
+    feeds: tuple[FeedPart, ...] = ()
+    close: Callable[[], Awaitable[None]] | None = None
+    """Ends the drivers, meters, switches and feeds of this plant."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorState:
+    """What operators decided; it survives restarts."""
+
+    mode: Mode = Mode.AUTO
+    holds: tuple[Hold, ...] = ()
+    orders: tuple[Curtailment, ...] = ()
+    """Shed orders, as ceilings that stand until released."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that the controller is handed."""
+
+    plant: Plant
+    clock: Clock
+    planner: Planner
+    journal: Journal
+    historian: Historian | None
+    link: Link | None
+    operator: OperatorState
+    save_operator: Callable[[OperatorState], None]
+    """Persists the operator's state before it takes effect.
+
+    Raises OSError where it cannot be kept."""
+    ceiling: Mode
+    """The most that the command line allows."""
+    beat: Callable[[str], None]
+    """Called after every finished tick with a one-line status (the watchdog)."""
+    reload: Callable[[], Awaitable[tuple[Plant, Mapping[str, Any]]]] | None = None
+    """Builds the plant of the policy as it now stands, and says what changed. Raises ValueError with all problems."""

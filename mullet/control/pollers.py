@@ -1,0 +1,65 @@
+"""Background readers of loads, meters and feeds: each a task of its own, so that none delays another."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from mullet.domain.load import Load
+from mullet.domain.telemetry import MeterReading, Quality, Telemetry
+from mullet.ports import Clock, Driver, Feed, FeedError, Link, Meter, MeterError
+
+METER_DEADLINE_S = 0.9
+
+
+async def watch_loads(driver: Driver, loads: Sequence[Load], period_s: float, saw: Callable[[Telemetry], None]) -> None:
+    """Pass every reading of `loads` to `saw`, for ever."""
+    async for reading in driver.watch(loads, period_s):
+        saw(reading)
+
+
+async def watch_agent(link: Link, agent: str, saw: Callable[[Telemetry], None]) -> None:
+    """Pass every reading that an agent sends to `saw`, for ever."""
+    async for reading in link.telemetry(agent):
+        saw(reading)
+
+
+async def renew_leases(link: Link, agents: Sequence[str], lease_s: float, renew_s: float, clock: Clock) -> None:
+    """Renew the leases that agents hold, for ever."""
+    while True:
+        for agent in agents:
+            await link.renew(agent, lease_s)
+        await clock.sleep(renew_s)
+
+
+async def read_meter(
+    meter: Meter, meter_id: str, period_s: float, clock: Clock, saw: Callable[[MeterReading], None]
+) -> None:
+    """Read one meter every `period_s`, for ever; a silent one is reported as bad and simply ages."""
+    while True:
+        began = clock.monotonic()
+        try:
+            saw(await meter.read(meter_id, METER_DEADLINE_S))
+        except MeterError as error:
+            saw(MeterReading(meter_id, clock.now(), None, Quality.BAD, detail=str(error)))
+        await clock.sleep(max(0.05, period_s - (clock.monotonic() - began)))
+
+
+async def read_feed(
+    feed: Feed,
+    name: str,
+    period_s: float,
+    deadline_s: float,
+    clock: Clock,
+    took: Callable[[object, float], Awaitable[None]],
+    alarm: Callable[[str, str | None], None],
+) -> None:
+    """Fetch a feed every `period_s`, for ever. A failure raises an alarm once and clears it on recovery."""
+    while True:
+        began = clock.monotonic()
+        try:
+            value = await feed.fetch(deadline_s)
+            await took(value, clock.now())
+            alarm(f"feed/{name}", None)
+        except FeedError as error:
+            alarm(f"feed/{name}", f"{name}: {error}")
+        await clock.sleep(max(0.05, period_s - (clock.monotonic() - began)))

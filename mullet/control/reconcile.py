@@ -1,0 +1,320 @@
+"""Desired minus what is: the commands that may go out now. Pure and idempotent; all it remembers is in the snapshot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mullet.control.gate import OVERRIDES_HOLD_ON
+from mullet.domain.command import Command, LedgerEntry, Verb
+from mullet.domain.facility import Facility
+from mullet.domain.feeds import Cause
+from mullet.domain.load import Load, LoadKind
+from mullet.domain.plan import Desired, Setpoint
+from mullet.domain.snapshot import HoldKind, Snapshot
+from mullet.domain.telemetry import LoadState
+from mullet.planning.accounting import CircuitAccount
+
+LIMIT_DEADBAND_WATTS = 5.0
+"""A device limit this close to the wanted one is left alone."""
+LEAST_RAISE_WATTS = 20.0
+RAISE_FRACTION = 0.99
+"""A raise uses at most this much of the proven room (R4: verified power less 1 %)."""
+RAMP_WINDOW_S = 10.0
+SEND_DEADLINE_S = 5.0
+"""A command that was not delivered by then is dead (R55: stale after 5 s)."""
+
+OVERRIDES_PACING = frozenset(
+    {Cause.PROTECTION, Cause.FAILSAFE, Cause.EMERGENCY, Cause.AI_PREEMPTION, Cause.DEMAND_RESPONSE, Cause.RESERVE}
+)
+OVERRIDES_COMMAND_RATE = frozenset({Cause.PROTECTION, Cause.FAILSAFE, Cause.EMERGENCY, Cause.AI_PREEMPTION})
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """What goes out now. Decreases always may; increases were admitted into proven room."""
+
+    decreases: tuple[Command, ...] = ()
+    increases: tuple[Command, ...] = ()
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    """Per load: why what is desired is not sent yet. Every "did nothing" has its reason."""
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """All commands in the order of sending: decreases first."""
+        return (*self.decreases, *self.increases)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One difference between desired and observed."""
+
+    load: Load
+    setpoint: Setpoint
+    entry: LedgerEntry
+    verb: Verb
+    most_now: float
+    most_then: float
+
+    @property
+    def raises(self) -> bool:
+        return self.verb is Verb.WAKE or self.most_then > self.most_now + 1e-6
+
+
+def reconcile(
+    facility: Facility,
+    snapshot: Snapshot,
+    accounts: Mapping[str, CircuitAccount],
+    most_now: Mapping[str, float],
+    desired: Desired,
+) -> Dispatch:
+    """Return the commands that may be sent at `snapshot.at`.
+
+    `most_now` is the most each load may draw as counted in `accounts`. Decreases are held back only by the
+    pacing that their cause does not override; an increase needs proven room at every circuit above it.
+    """
+    withheld: dict[str, str] = {}
+    steps = _differences(facility, snapshot, most_now, desired, withheld)
+    pace = _Pace(facility, snapshot)
+    falls: list[_Step] = []
+    for step in (step for step in steps if not step.raises):
+        reason = _why_not_fall(facility, snapshot, step) or pace.why_not(step)
+        if reason is not None:
+            withheld[step.load.id] = reason
+        else:
+            pace.take(step)
+            falls.append(step)
+    rises = _admit(facility, snapshot, accounts, [step for step in steps if step.raises], pace, withheld)
+    number = snapshot.ledger.next_seq
+    commands: list[Command] = []
+    for step, watts in [*((step, step.setpoint.watts) for step in falls), *rises]:
+        commands.append(_command(facility, snapshot, step, watts, number, desired.plan_id))
+        number += 1
+    return Dispatch(tuple(commands[: len(falls)]), tuple(commands[len(falls) :]), withheld)
+
+
+def _differences(
+    facility: Facility,
+    snapshot: Snapshot,
+    most_now: Mapping[str, float],
+    desired: Desired,
+    withheld: dict[str, str],
+) -> list[_Step]:
+    steps: list[_Step] = []
+    for load_id, setpoint in desired.setpoints.items():
+        load, entry = facility.load_by_id[load_id], snapshot.ledger.entry(load_id)
+        verb = _verb(load, setpoint, snapshot, entry, most_now[load_id])
+        if verb is None:
+            continue
+        most_then = setpoint.watts if load.capability.enforces_limit else load.most_at(load.point(setpoint.point))
+        step = _Step(load, setpoint, entry, verb, most_now[load_id], most_then)
+        command = entry.command
+        if entry.pending and command is not None:
+            if command.verb is verb and command.point == setpoint.point and abs(command.watts - setpoint.watts) <= 1.0:
+                withheld[load_id] = "under way, not yet verified"
+                continue
+            if step.raises:
+                withheld[load_id] = f"waits for command {command.id} to be verified"
+                continue
+            if not command.raises and setpoint.watts >= command.watts - LIMIT_DEADBAND_WATTS:
+                withheld[load_id] = f"command {command.id} already takes it lower"
+                continue
+        if entry.blocked_until > snapshot.at:
+            withheld[load_id] = (
+                f"backs off for {entry.blocked_until - snapshot.at:.0f} s after {entry.failures} failures"
+            )
+            continue
+        steps.append(step)
+    return steps
+
+
+def _verb(load: Load, setpoint: Setpoint, snapshot: Snapshot, entry: LedgerEntry, most_now: float) -> Verb | None:
+    """Return what would have to be asked of the load, or None where it already stands as desired."""
+    reading = snapshot.telemetry.get(load.id)
+    if load.capability.enforces_limit:
+        limit = reading.limit_watts if reading is not None else None
+        if limit is not None and not entry.pending and abs(limit - setpoint.watts) <= LIMIT_DEADBAND_WATTS:
+            return None
+        return Verb.POWER
+    state = reading.state if reading is not None else None
+    asleep = state in (LoadState.ASLEEP, LoadState.STOPPING)
+    wants_sleep = setpoint.point == load.lowest.name
+    if wants_sleep:
+        credited = most_now <= load.most_at(load.lowest) + 1e-6
+        if asleep and credited and not entry.pending:
+            return None
+        return Verb.SLEEP
+    if state in (LoadState.ACTIVE, LoadState.STARTING):
+        if entry.pending and entry.command is not None and entry.command.verb is Verb.SLEEP:
+            return Verb.WAKE
+        return None
+    return Verb.WAKE
+
+
+def _why_not_fall(facility: Facility, snapshot: Snapshot, step: _Step) -> str | None:
+    cause = step.setpoint.cause
+    hold = snapshot.held(facility, step.load.id)
+    if hold is not None and hold.kind is HoldKind.ON and cause not in OVERRIDES_HOLD_ON:
+        return f"held on by {hold.owner}: {hold.reason}"
+    if cause in OVERRIDES_PACING:
+        return None
+    pacing, entry = facility.pacing, step.entry
+    since_s = _since_change(snapshot, entry)
+    if since_s is not None and since_s < max(pacing.min_on_s, step.load.capability.min_dwell_s):
+        return f"minimum time on: {pacing.min_on_s - since_s:.0f} s left"
+    if len([t for t in entry.cycles if t > snapshot.at - 86_400.0]) >= pacing.max_cycles_per_day:
+        return f"{pacing.max_cycles_per_day} economic cycles today are used up"
+    return None
+
+
+def _why_not_rise(facility: Facility, snapshot: Snapshot, step: _Step) -> str | None:
+    hold = snapshot.held(facility, step.load.id)
+    if hold is not None:
+        return f"held {hold.kind.value} by {hold.owner}: {hold.reason}"
+    if not snapshot.records_ok:
+        return "the journal takes no writes: nothing increases"
+    if step.load.kind is LoadKind.GPU:
+        return None
+    since_s = _since_change(snapshot, step.entry)
+    least_s = max(facility.pacing.min_off_s, step.load.capability.min_dwell_s)
+    if since_s is not None and since_s < least_s:
+        return f"minimum time off: {least_s - since_s:.0f} s left"
+    return None
+
+
+def _since_change(snapshot: Snapshot, entry: LedgerEntry) -> float | None:
+    return None if entry.last_change_at is None else snapshot.at - entry.last_change_at
+
+
+class _Pace:
+    """What the economic ramp and the command gap still allow in this tick, from the ledger alone."""
+
+    def __init__(self, facility: Facility, snapshot: Snapshot) -> None:
+        self._facility = facility
+        self._snapshot = snapshot
+        self._fallen = {circuit.id: 0.0 for circuit in facility.circuits}
+        self._risen = {circuit.id: 0.0 for circuit in facility.circuits}
+        self._woken = {circuit.id: 0.0 for circuit in facility.circuits}
+        for load_id, entry in snapshot.ledger.entries.items():
+            load, command = facility.load_by_id.get(load_id), entry.command
+            if load is None or command is None:
+                continue
+            moved = abs(command.most_after_watts - command.most_before_watts)
+            recent = command.issued_at > snapshot.at - RAMP_WINDOW_S
+            for circuit_id in facility.path(load.circuit):
+                if recent and command.cause not in OVERRIDES_PACING:
+                    book = self._risen if command.raises else self._fallen
+                    book[circuit_id] += moved
+                fresh = command.issued_at > snapshot.at - facility.pacing.block_period_s
+                if command.verb is Verb.WAKE and (entry.pending or fresh):
+                    self._woken[circuit_id] += moved
+
+    def why_not(self, step: _Step) -> str | None:
+        """Return why pacing holds the step back, or None."""
+        cause, pacing = step.setpoint.cause, self._facility.pacing
+        if cause not in OVERRIDES_COMMAND_RATE and step.load.kind is LoadKind.MINER:
+            since_s = _since_change(self._snapshot, step.entry)
+            if since_s is not None and since_s < pacing.command_gap_s:
+                return f"one command each {pacing.command_gap_s:.0f} s: {pacing.command_gap_s - since_s:.0f} s left"
+        if cause in OVERRIDES_PACING and not (step.raises and step.load.kind is LoadKind.MINER):
+            return None
+        moved = abs(step.most_then - step.most_now)
+        for circuit_id in self._facility.path(step.load.circuit):
+            usable = self._facility.circuit_by_id[circuit_id].usable_watts
+            book = self._risen if step.raises else self._fallen
+            allowed = pacing.economic_ramp_per_s * RAMP_WINDOW_S * usable
+            if book[circuit_id] > 0.0 and book[circuit_id] + moved > allowed:
+                return f"ramp of {circuit_id}: {book[circuit_id] / 1e3:.1f} kW moved in the last {RAMP_WINDOW_S:.0f} s"
+            block = pacing.block_fraction * usable
+            if step.verb is Verb.WAKE and self._woken[circuit_id] > 0.0 and self._woken[circuit_id] + moved > block:
+                return f"staged wake at {circuit_id}: {self._woken[circuit_id] / 1e3:.1f} kW of the block under way"
+        return None
+
+    def take(self, step: _Step) -> None:
+        """Count the step against what is left."""
+        moved = abs(step.most_then - step.most_now)
+        for circuit_id in self._facility.path(step.load.circuit):
+            if step.setpoint.cause not in OVERRIDES_PACING:
+                book = self._risen if step.raises else self._fallen
+                book[circuit_id] += moved
+            if step.verb is Verb.WAKE:
+                self._woken[circuit_id] += moved
+
+
+def _admit(
+    facility: Facility,
+    snapshot: Snapshot,
+    accounts: Mapping[str, CircuitAccount],
+    rises: list[_Step],
+    pace: _Pace,
+    withheld: dict[str, str],
+) -> list[tuple[_Step, float]]:
+    """Admit increases into proven room, inference first; one that must wait keeps its room from those after it."""
+    room = {circuit_id: account.room_watts * RAISE_FRACTION for circuit_id, account in accounts.items()}
+    reserve = _standing_reserve(facility)
+    admitted: list[tuple[_Step, float]] = []
+    order = sorted(rises, key=lambda step: _rank(facility, step))
+    for step in order:
+        path = facility.path(step.load.circuit)
+        reason = _why_not_rise(facility, snapshot, step) or pace.why_not(step)
+        shut = next((accounts[node].why_not for node in path if not accounts[node].increases_allowed), None)
+        if reason is None and shut is not None:
+            reason = f"no increase into unmeasured room: {shut}"
+        if reason is not None:
+            withheld[step.load.id] = reason
+            continue
+        wanted = max(0.0, step.most_then - step.most_now)
+        keep = 0.0 if step.load.kind is LoadKind.GPU else 1.0
+        free = {node: room[node] - keep * reserve[node] for node in path}
+        tightest = min(path, key=lambda node: free[node])
+        granted = wanted if free[tightest] >= wanted else max(0.0, free[tightest])
+        for node in path:
+            room[node] -= wanted
+        if granted < wanted:
+            withheld[step.load.id] = (
+                f"waits for room: {tightest} has {max(0.0, free[tightest]):.0f} W proven free, {wanted:.0f} W wanted"
+            )
+            if not step.load.capability.enforces_limit or granted < LEAST_RAISE_WATTS:
+                continue
+        admitted.append((step, math.floor(step.setpoint.watts - (wanted - granted))))
+        pace.take(step)
+    return admitted
+
+
+def _rank(facility: Facility, step: _Step) -> tuple[float, ...]:
+    if step.load.kind is LoadKind.GPU:
+        service = facility.service_by_id.get(step.load.service or "")
+        return (0.0, float(service.priority if service is not None else 99))
+    joules_per_th = step.setpoint.watts / max(step.load.highest.th_per_s, 1e-9)
+    return (1.0, joules_per_th)
+
+
+def _standing_reserve(facility: Facility) -> dict[str, float]:
+    reserve = {circuit.id: 0.0 for circuit in facility.circuits}
+    for service in facility.services:
+        circuits = {node for load in facility.loads_of_service[service.id] for node in facility.path(load.circuit)}
+        for node in circuits:
+            reserve[node] += service.reserve_watts
+    return reserve
+
+
+def _command(facility: Facility, snapshot: Snapshot, step: _Step, watts: float, number: int, plan_id: str) -> Command:
+    limited = step.load.capability.enforces_limit
+    return Command(
+        id=f"{snapshot.ledger.epoch}-{number}",
+        seq=number,
+        epoch=snapshot.ledger.epoch,
+        load_id=step.load.id,
+        verb=step.verb,
+        point=step.setpoint.point if abs(watts - step.setpoint.watts) < 1e-9 else "",
+        watts=watts,
+        most_before_watts=step.most_now,
+        most_after_watts=watts if limited else step.most_then,
+        cause=step.setpoint.cause,
+        plan_id=plan_id,
+        policy_hash=facility.policy_hash,
+        issued_at=snapshot.at,
+        not_after=snapshot.at + SEND_DEADLINE_S,
+        lease_s=facility.pacing.lease_s,
+    )

@@ -1,0 +1,249 @@
+"""What became of each command, judged by readings alone: an acknowledgement is no evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mullet.domain.command import Command, Evidence, LedgerEntry, Outcome, OutcomeKind, Verb
+from mullet.domain.facility import Facility
+from mullet.domain.load import Load
+from mullet.domain.snapshot import Snapshot
+from mullet.domain.telemetry import LoadState, Quality, Telemetry
+
+READ_SLACK_FRACTION = 0.02
+READ_SLACK_WATTS = 5.0
+"""A reading this far above a point still counts as at it: the accuracy of device readings."""
+LIMIT_SLACK_WATTS = 1.0
+READ_GRACE_S = 3.0
+"""Time beyond the ramp for the readings themselves to arrive."""
+MOVED_FRACTION = 0.2
+
+
+def verify(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
+    """Return the outcomes that the snapshot's readings establish for commands still pending."""
+    outcomes: list[Outcome] = []
+    stopped: list[tuple[Load, Command, Telemetry]] = []
+    for load_id, entry in snapshot.ledger.entries.items():
+        if not entry.pending or entry.command is None:
+            continue
+        load = facility.load_by_id.get(load_id)
+        if load is None:
+            continue
+        command, reading = entry.command, snapshot.telemetry.get(load_id)
+        if entry.receipt is not None and entry.receipt.acked is False and not entry.receipt.unreachable:
+            outcomes.append(_outcome(snapshot, entry, OutcomeKind.REFUSED, reading, None, entry.receipt.detail))
+            continue
+        if reading is not None and reading.fault is None and reading.at > command.issued_at:
+            if load.capability.enforces_limit:
+                done = _limit_outcome(snapshot, load, entry, reading)
+            elif command.verb is Verb.SLEEP and not load.capability.measures_watts:
+                done = None
+                if reading.state is LoadState.ASLEEP and (reading.th_per_s or 0.0) == 0.0:
+                    stopped.append((load, command, reading))
+            else:
+                done = _state_outcome(snapshot, load, entry, reading)
+            if done is not None:
+                outcomes.append(done)
+                continue
+        late = _late_outcome(facility, snapshot, load, entry, reading)
+        if late is not None:
+            outcomes.append(late)
+    credited = _meter_outcomes(facility, snapshot, stopped)
+    settled = {outcome.load_id for outcome in credited}
+    return (*(outcome for outcome in outcomes if outcome.load_id not in settled), *credited)
+
+
+def verify_deadline(facility: Facility, load: Load, command: Command) -> float:
+    """Return the instant after which a command that nothing confirms has failed."""
+    ramp_s = load.capability.ramp_up_s if command.raises else load.capability.ramp_down_s
+    return command.issued_at + ramp_s * facility.pacing.verify_margin + READ_GRACE_S
+
+
+def _limit_outcome(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry) -> Outcome | None:
+    command = entry.command
+    if command is None or reading.limit_watts is None:
+        return None
+    limit = reading.limit_watts
+    draws_within = reading.watts is None or reading.watts <= _slack(limit)
+    if abs(limit - command.watts) <= LIMIT_SLACK_WATTS and draws_within:
+        return _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, limit, "enforced limit read back")
+    return None
+
+
+def _state_outcome(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry) -> Outcome | None:
+    command = entry.command
+    if command is None:
+        return None
+    if command.verb is Verb.SLEEP:
+        if (
+            reading.state is LoadState.ASLEEP
+            and reading.watts is not None
+            and reading.watts <= _slack(command.most_after_watts)
+        ):
+            return _outcome(
+                snapshot, entry, OutcomeKind.APPLIED, reading, command.most_after_watts, "state and watts read back"
+            )
+    elif reading.state is LoadState.ACTIVE and (reading.th_per_s or 0.0) > 0.0:
+        within = reading.watts is None or reading.watts <= _slack(command.most_after_watts)
+        if within:
+            return _outcome(
+                snapshot, entry, OutcomeKind.APPLIED, reading, command.most_after_watts, "hashing read back"
+            )
+    moved = _moved(command, reading)
+    if moved and not entry.converging:
+        return _outcome(snapshot, entry, OutcomeKind.CONVERGING, reading, None, "moving")
+    return None
+
+
+def _moved(command: Command, reading: Telemetry) -> bool:
+    if reading.watts is None or command.most_before_watts == command.most_after_watts:
+        return False
+    span = command.most_after_watts - command.most_before_watts
+    return (reading.watts - command.most_before_watts) / span >= MOVED_FRACTION
+
+
+def _late_outcome(
+    facility: Facility, snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry | None
+) -> Outcome | None:
+    command = entry.command
+    if command is None or snapshot.at < verify_deadline(facility, load, command):
+        return None
+    silent = reading is None or reading.fault is not None or reading.at <= command.issued_at
+    if silent:
+        why = reading.fault if reading is not None and reading.fault else "no reading since the command"
+        return _outcome(snapshot, entry, OutcomeKind.UNREACHABLE, None, None, why)
+    if load.capability.enforces_limit and reading is not None and reading.limit_watts is not None:
+        if reading.limit_watts < command.watts and (
+            reading.watts is None or reading.watts <= _slack(reading.limit_watts)
+        ):
+            detail = f"holds {reading.limit_watts:.0f} W although {command.watts:.0f} W was asked: the lower counts"
+            return _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, reading.limit_watts, detail)
+        return _outcome(
+            snapshot, entry, OutcomeKind.REFUSED, reading, None, f"still enforces {reading.limit_watts:.0f} W"
+        )
+    state = "unknown" if reading is None or reading.state is None else reading.state.value
+    watts = "unknown" if reading is None or reading.watts is None else f"{reading.watts:.0f} W"
+    said = "said yes, but " if entry.receipt is not None and entry.receipt.acked else ""
+    return _outcome(snapshot, entry, OutcomeKind.REFUSED, reading, None, f"{said}state is {state}, draw {watts}")
+
+
+def observed_draw(load: Load, reading: Telemetry | None, entry: LedgerEntry) -> float:
+    """Return what the load is believed to draw: its own truthful watts, else nominal watts by its state."""
+    if reading is not None and reading.watts is not None and load.capability.measures_watts:
+        return reading.watts
+    if reading is not None and reading.fault is None and reading.state is not None:
+        active = reading.state in (LoadState.ACTIVE, LoadState.STARTING)
+        return load.highest.watts if active else load.lowest.watts
+    if entry.confirmed_point:
+        return load.point(entry.confirmed_point).watts
+    return load.highest.watts
+
+
+def metered_above(facility: Facility, snapshot: Snapshot, load: Load) -> str | None:
+    """Return the nearest circuit above the load whose meter has a good reading."""
+    for circuit_id in facility.path(load.circuit):
+        meter = facility.circuit_by_id[circuit_id].meter
+        reading = snapshot.meters.get(meter) if meter is not None else None
+        if reading is not None and reading.quality is Quality.GOOD and reading.watts is not None:
+            return circuit_id
+    return None
+
+
+def _meter_outcomes(
+    facility: Facility, snapshot: Snapshot, stopped: Iterable[tuple[Load, Command, Telemetry]]
+) -> list[Outcome]:
+    """Credit loads that say they stopped but measure no watts, batch by batch, where the circuit meter agrees.
+
+    The meter agrees when what it shows above everything else is less than half of the smallest draw in the
+    batch, so that not even one of them can still be drawing; and it is only asked when that half exceeds three
+    sigma of the circuit's residual.
+    """
+    batches: dict[str, list[tuple[Load, Command, Telemetry]]] = {}
+    for load, command, reading in stopped:
+        circuit_id = metered_above(facility, snapshot, load)
+        if circuit_id is not None:
+            batches.setdefault(circuit_id, []).append((load, command, reading))
+    outcomes: list[Outcome] = []
+    for circuit_id, batch in batches.items():
+        if _meter_agrees(facility, snapshot, circuit_id, batch):
+            outcomes.extend(
+                _outcome(
+                    snapshot,
+                    snapshot.ledger.entry(load.id),
+                    OutcomeKind.APPLIED,
+                    reading,
+                    command.most_after_watts,
+                    f"hashing stopped and the meter of {circuit_id} agrees",
+                    Evidence.BOTH,
+                )
+                for load, command, reading in batch
+            )
+    return outcomes
+
+
+def _meter_agrees(
+    facility: Facility, snapshot: Snapshot, circuit_id: str, batch: list[tuple[Load, Command, Telemetry]]
+) -> bool:
+    meter_id = facility.circuit_by_id[circuit_id].meter
+    meter = snapshot.meters[meter_id] if meter_id is not None else None
+    residual = snapshot.residuals.get(circuit_id)
+    if meter is None or meter.watts is None or residual is None or residual.samples < 1:
+        return False
+    if any(meter.at <= reading.at for _, _, reading in batch):
+        return False
+    asked = {load.id for load, _, _ in batch}
+    others = _expected_others(facility.loads_beneath[circuit_id], snapshot, asked)
+    standby = sum(load.lowest.watts for load, _, _ in batch)
+    smallest = min(load.highest.watts - load.lowest.watts for load, _, _ in batch)
+    excess = meter.watts - others - residual.mean_watts - standby
+    return 3.0 * residual.sigma_watts < 0.5 * smallest and excess < 0.5 * smallest
+
+
+def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str]) -> float:
+    """Return the least that all loads but the asked ones draw.
+
+    A load on its way counts at its lowest point: what it no longer draws must not hide a liar.
+    """
+    total = 0.0
+    for load in loads:
+        if load.id in asked:
+            continue
+        entry = snapshot.ledger.entry(load.id)
+        reading = snapshot.telemetry.get(load.id)
+        moving = reading is not None and reading.state in (LoadState.STARTING, LoadState.STOPPING)
+        if moving or entry.pending:
+            total += load.lowest.watts
+            continue
+        total += observed_draw(load, reading, entry)
+    return total
+
+
+def _outcome(
+    snapshot: Snapshot,
+    entry: LedgerEntry,
+    kind: OutcomeKind,
+    reading: Telemetry | None,
+    most_watts: float | None,
+    detail: str,
+    evidence: Evidence | None = None,
+) -> Outcome:
+    command = entry.command
+    if command is None:
+        raise ValueError(f"no command to judge for {entry.load_id}")
+    if evidence is None:
+        evidence = Evidence.READBACK if kind in (OutcomeKind.APPLIED, OutcomeKind.CONVERGING) else Evidence.NONE
+    return Outcome(
+        command_id=command.id,
+        load_id=entry.load_id,
+        at=snapshot.at,
+        kind=kind,
+        watts=reading.watts if reading is not None else None,
+        most_watts=most_watts,
+        evidence=evidence,
+        acked=entry.receipt.acked if entry.receipt is not None else None,
+        detail=detail,
+    )
+
+
+def _slack(watts: float) -> float:
+    return watts * (1.0 + READ_SLACK_FRACTION) + READ_SLACK_WATTS
