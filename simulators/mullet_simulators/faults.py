@@ -35,6 +35,11 @@ WRONG_SHAPE_BYTES = b'{"foo": 1}'
 RANDOM_FAULTS = (Fault.IGNORE, Fault.REFUSE, Fault.HANG, Fault.SLOW, Fault.TRUNCATED, Fault.REBOOT, Fault.DEAD)
 
 
+def miner_faults(protocol: str) -> frozenset[Fault]:
+    """The faults that a miner of this protocol can have."""
+    return frozenset(Fault) if protocol == "antminer" else frozenset(Fault) - {Fault.HTTP500_CONFIG}
+
+
 def distort(body: bytes, fault: Fault) -> bytes:
     """An answer as it leaves a device with this fault."""
     if fault is Fault.TRUNCATED:

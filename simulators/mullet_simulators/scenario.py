@@ -11,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from mullet_simulators.faults import miner_faults
 from mullet_simulators.fields import Fields, ScenarioError
 from mullet_simulators.miners.models import MODELS
 
@@ -345,9 +346,13 @@ def _check(scenario: Scenario) -> None:
                 raise ScenarioError(f"{part}[{index}].circuit: {item.circuit!r} is no circuit")
     loads = {load_id(bank.id, k) for bank in scenario.banks for k in range(1, bank.count + 1)}
     loads |= {load_id(svc.bank, k) for svc in scenario.services for k in range(1, svc.gpus + 1)}
+    protocols = {bank.id: MODELS[bank.model].protocol for bank in scenario.banks}
     for index, fault in enumerate(scenario.faults):
         if fault.load not in loads:
             raise ScenarioError(f"faults[{index}].load: {fault.load!r} is no load")
+        protocol = protocols.get(fault.load.rpartition("-")[0])
+        if protocol is not None and fault.fault not in miner_faults(protocol):
+            raise ScenarioError(f"faults[{index}].fault: {fault.fault!r} is no fault of {fault.load}")
 
 
 def _check_unique(part: str, name: str, values: list[Any]) -> None:

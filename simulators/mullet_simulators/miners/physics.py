@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mullet_simulators.faults import NO_EFFECT, Fault
+from mullet_simulators.faults import NO_EFFECT, Fault, miner_faults
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.plant import Plant, SimLoad
 
@@ -136,9 +136,9 @@ class SimMiner(SimLoad):
 
     def set_fault(self, fault: str, now: float) -> None:
         """Begin or end a fault; REBOOT happens once and leaves OK."""
-        new = Fault(fault) if fault in Fault.__members__.values() else None
-        if new is None or (new is Fault.HTTP500_CONFIG and self.model.protocol != "antminer"):
+        if fault not in miner_faults(self.model.protocol):
             raise ValueError(f"{self.id}: no such fault: {fault}")
+        new = Fault(fault)
         was, self.fault = Fault(self.fault), new
         self._frozen = None
         if was is Fault.MISREPORT:
