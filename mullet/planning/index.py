@@ -29,6 +29,8 @@ class GroupIndex:
     """Points worth standing at, ascending: each step earns less per watt than the one before (miners)."""
     most_watts: tuple[float, ...]
     """The most one load may draw at each point."""
+    first_id: str
+    """Least id among the loads: breaks ties whatever the policy's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ def _build(facility: Facility) -> FacilityIndex:
         hull = upper_hull([point.watts for point in group.points], values)
         if group.kind is LoadKind.GPU:
             hull = tuple(range(len(group.points)))
-        groups.append(GroupIndex(number, group, loads, path, follow_factors(facility, path), hull, most))
+        groups.append(
+            GroupIndex(number, group, loads, path, follow_factors(facility, path), hull, most, min(group.load_ids))
+        )
         for load in loads:
             group_of[load.id] = number
     return FacilityIndex(tuple(groups), group_of, bottom_up, unmanaged, lead)

@@ -78,7 +78,7 @@ class Step:
 
 
 def mining_steps(groups: tuple[GroupIndex, ...], market: Market) -> list[Step]:
-    """Return all steps of all mining groups, best first; ties in the order of the groups."""
+    """Return all steps of all mining groups, best first; ties by the groups' first id."""
     steps = []
     for item in groups:
         if item.group.kind is not LoadKind.MINER:
@@ -87,5 +87,5 @@ def mining_steps(groups: tuple[GroupIndex, ...], market: Market) -> list[Step]:
             low, high = item.hull[level - 1], item.hull[level]
             worth = break_even_per_mwh(market, item.group.points[low], item.group.points[high])
             steps.append(Step(item, level, item.most_watts[high] - item.most_watts[low], worth))
-    steps.sort(key=lambda step: (-step.break_even_per_mwh, step.group.number, step.level))
+    steps.sort(key=lambda step: (-step.break_even_per_mwh, step.group.first_id, step.level))
     return steps

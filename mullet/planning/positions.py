@@ -1,0 +1,114 @@
+"""Where each load stands by what was asked and read, and which loads may be moved now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mullet.domain.command import LedgerEntry
+from mullet.domain.facility import Facility
+from mullet.domain.load import Load, LoadKind, Steering
+from mullet.domain.snapshot import Snapshot
+from mullet.domain.telemetry import LoadState, Telemetry
+from mullet.domain.units import SECONDS_PER_DAY
+from mullet.planning.accounting import CircuitAccount, Standing
+from mullet.planning.capacity import Capacity
+from mullet.planning.index import FacilityIndex, GroupIndex
+
+
+@dataclass(slots=True)
+class Members:
+    """A group's loads as they stand."""
+
+    item: GroupIndex
+    movable: list[Load] = field(default_factory=list)
+    fixed_watts: float = 0.0
+    """Sum of the most that the loads which cannot be moved may draw."""
+    serving_watts: float = 0.0
+    """Power that GPUs which cannot be moved are known to have."""
+
+
+def sort_members(index: FacilityIndex, snapshot: Snapshot, standing: Standing) -> list[Members]:
+    """Return each group's loads, those that may be moved apart from those that may not."""
+    members = []
+    entries = snapshot.ledger.entries
+    for item in index.groups:
+        here = Members(item)
+        capability = item.loads[0].capability
+        gpu = item.group.kind is LoadKind.GPU
+        steerable = capability.steering is not Steering.MONITOR and (gpu or capability.interruptible)
+        for load in item.loads:
+            reading = standing.reading(load)
+            entry = entries.get(load.id)
+            blocked = entry is not None and entry.blocked_until > snapshot.at
+            if steerable and not blocked and reading is not None and standing.ours(load):
+                here.movable.append(load)
+                continue
+            here.fixed_watts += standing.most_watts(load)
+            if gpu and reading is not None and reading.limit_watts is not None:
+                here.serving_watts += reading.limit_watts
+        members.append(here)
+    return members
+
+
+def free_capacity(
+    facility: Facility, accounts: Mapping[str, CircuitAccount], members: list[Members]
+) -> tuple[Capacity, Capacity]:
+    """Return what the circuits can carry above the fixed loads, with every movable load at its lowest point.
+
+    The second one is before the lowest points are taken: negative where the fixed part alone is above the limit.
+    """
+    left = {}
+    for circuit in facility.circuits:
+        account = accounts[circuit.id]
+        fixed = sum(auxiliary.fixed_watts for auxiliary in facility.auxiliaries_beneath[circuit.id])
+        budget = account.target_limit_watts - account.planned_unmanaged_watts - account.planned_error_watts
+        left[circuit.id] = budget - fixed
+    fixed_only = Capacity(left)
+    for here in members:
+        if here.fixed_watts:
+            fixed_only.take(here.item, here.fixed_watts)
+    capacity = Capacity(fixed_only.left)
+    for here in members:
+        if here.movable:
+            capacity.take(here.item, lowest_watts(here.item) * len(here.movable))
+    return capacity, fixed_only
+
+
+def lowest_watts(item: GroupIndex) -> float:
+    """Return what one movable load of the group counts at its lowest point."""
+    return item.most_watts[0]
+
+
+def hull_level(item: GroupIndex, load: Load, entry: LedgerEntry | None, reading: Telemetry | None) -> int:
+    """Return the position on the hull at which a miner stands, or goes to by the latest command."""
+    name: str | None = None
+    if entry is not None and entry.pending and entry.command is not None:
+        name = entry.command.point
+    else:
+        state = reading.state if reading is not None else None
+        if state in (LoadState.ASLEEP, LoadState.STOPPING):
+            return 0
+        confirmed = entry.confirmed_point if entry is not None else None
+        if state in (LoadState.ACTIVE, LoadState.STARTING) and confirmed in (None, load.lowest.name):
+            watts = reading.watts if reading is not None else None
+            name = load.highest.name if watts is None else load.point_for_watts(watts * 1.02).name
+            if name == load.lowest.name and len(item.hull) > 1:
+                return 1
+        else:
+            name = confirmed
+    level = 0
+    for position, k in enumerate(item.hull):
+        if item.group.points[k].name == name:
+            return position
+        below = next((p.watts for p in item.group.points if p.name == name), 0.0)
+        if item.group.points[k].watts <= below:
+            level = position
+    return level
+
+
+def cycles_within_day(entry: LedgerEntry | None, at: float) -> int:
+    """Return how many economic stops the load has had within a day."""
+    if entry is None or not entry.cycles:
+        return 0
+    return sum(1 for instant in entry.cycles if instant > at - SECONDS_PER_DAY)
