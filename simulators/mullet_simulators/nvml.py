@@ -49,10 +49,10 @@ def kind_of_work(service: ServiceSpec) -> Work:
 class NvmlService:
     """Owns the GPUs and answers for them. Limits outlive the clients that set them, as in the real driver."""
 
-    def __init__(self, plant: Plant, scenario: Scenario, subnet: int, port: int = PORT) -> None:
+    def __init__(self, plant: Plant, scenario: Scenario, host: str, port: int = PORT) -> None:
         """Registers a Gpu for each of every service, in the scenario's order."""
         self._plant = plant
-        self._host = f"127.{subnet}.0.2"
+        self._host = host
         self._port = port
         self.gpus: list[Gpu] = []
         for service in scenario.services:

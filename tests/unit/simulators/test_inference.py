@@ -45,7 +45,7 @@ class Bench:
         self.t = 1_760_000_000.0
         loaded = load_scenario(scenario(**shape))
         self.plant = Plant(loaded, lambda: self.t, TruthLog(lambda: self.t))
-        self.gpus = NvmlService(self.plant, loaded, SUBNET, port=0).gpus
+        self.gpus = NvmlService(self.plant, loaded, f"127.{SUBNET}.0.2", port=0).gpus
         self.servers = InferenceServers(self.plant, loaded, SUBNET, first_port=0)
         self.server = self.servers.servers["code"]
         self.service = self.server.service
@@ -152,7 +152,7 @@ def test_latency_grows_as_power_falls(bench: Bench) -> None:
         name = "vllm:e2e_request_latency_seconds"
         return (after[f"{name}_sum"] - before[f"{name}_sum"]) / (after[f"{name}_count"] - before[f"{name}_count"])
 
-    bench.demand(20)
+    bench.demand(24)
     bench.run(20)
     fast = mean_latency()
     bench.cap(200)

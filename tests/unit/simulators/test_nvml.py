@@ -19,7 +19,7 @@ from mullet_simulators.plant import Plant
 from mullet_simulators.scenario import load_scenario
 from mullet_simulators.truth import TruthLog
 
-SUBNET = 141
+HOST = "127.141.0.2"
 SCENARIO: dict[str, Any] = {
     "circuits": [{"id": "pdu", "limit_w": 40_000}],
     "services": [
@@ -46,7 +46,7 @@ class Bench:
         self.t = 1_760_000_000.0
         scenario = load_scenario(SCENARIO)
         self.plant = Plant(scenario, lambda: self.t, TruthLog(lambda: self.t))
-        self.service = NvmlService(self.plant, scenario, SUBNET, port=0)
+        self.service = NvmlService(self.plant, scenario, HOST, port=0)
         self.chat, _, self.code, _ = self.service.gpus
         self.worst_over = 0.0
         self.run(0.02)
