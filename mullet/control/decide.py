@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mullet.control.counting import most_by_load
 from mullet.control.reconcile import Dispatch, reconcile
 from mullet.control.verify import verify
 from mullet.domain.command import CommandLedger, Outcome
 from mullet.domain.facility import Facility
-from mullet.domain.plan import Desired, Plan
+from mullet.domain.feeds import Cause
+from mullet.domain.load import LoadKind
+from mullet.domain.plan import Desired, Plan, Setpoint
 from mullet.domain.snapshot import Snapshot
-from mullet.planning.accounting import CircuitAccount, account, most_by_load
+from mullet.planning.accounting import CircuitAccount, account
 from mullet.planning.allocate import allocate
 
 
@@ -34,15 +37,20 @@ class Decision:
         return bool(self.outcomes or self.dispatch.commands)
 
 
-def decide(facility: Facility, snapshot: Snapshot, plan: Plan | None) -> Decision:
-    """Judge what was asked, count what may be drawn, place every load, and say what may be sent."""
+def decide(facility: Facility, snapshot: Snapshot, plan: Plan | None, advise: bool = False) -> Decision:
+    """Judge what was asked, count what may be drawn, place every load, and say what may be sent.
+
+    `advise` also decides for circuits in mode advise, as if they were in auto: what would be done.
+    """
     outcomes = verify(facility, snapshot)
     pacing = facility.pacing
     ledger = snapshot.ledger.after_outcomes(outcomes, pacing.backoff_first_s, pacing.backoff_most_s)
     known = replace(snapshot, ledger=ledger)
-    most = most_by_load(facility, known)
-    accounts = account(facility, known)
-    desired = allocate(facility, known, accounts, plan)
+    most = most_by_load(facility, known, advise)
+    accounts = account(facility, known, advise)
+    desired = allocate(facility, known, accounts, plan, advise)
+    if not known.records_ok:
+        desired = _at_fail_safe(facility, desired)
     if snapshot.first_reading_done:
         dispatch = reconcile(facility, known, accounts, most, desired)
     else:
@@ -57,3 +65,15 @@ def decide(facility: Facility, snapshot: Snapshot, plan: Plan | None) -> Decisio
         dispatch=dispatch,
         ledger=ledger.after_commands(dispatch.commands),
     )
+
+
+def _at_fail_safe(facility: Facility, desired: Desired) -> Desired:
+    """Return `desired` with every miner at its fail-safe point: what cannot be recorded is not done for profit."""
+    setpoints = dict(desired.setpoints)
+    for load_id in desired.setpoints:
+        load = facility.load_by_id[load_id]
+        if load.kind is LoadKind.MINER:
+            point = load.point(load.fail_safe)
+            rule = f"{point.name}: the journal takes no writes, the facility goes to its fail-safe point"
+            setpoints[load_id] = Setpoint(load_id, point.name, point.watts, Cause.FAILSAFE, rule)
+    return replace(desired, setpoints=setpoints)

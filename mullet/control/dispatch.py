@@ -40,7 +40,7 @@ class Dispatcher:
         saw: Callable[[Telemetry], None],
         is_pending: Callable[[str, str], bool],
     ) -> None:
-        """`drivers(load)` is None where an agent reads the load; `is_pending(load_id, command_id)` ends the readback."""
+        """`drivers(load)` is None where an agent reads the load; `is_pending(load, command)` ends the readback."""
         self._gate = gate
         self._clock = clock
         self._drivers = drivers

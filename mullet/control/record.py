@@ -33,6 +33,12 @@ def plan_body(adopted: Adopted) -> dict[str, Any]:
     return {"plan": encode(adopted.plan), "request": request, "passed_over": list(adopted.passed_over)}
 
 
+def receipt_body(receipt: Receipt) -> dict[str, Any]:
+    """Return the row of what a device answered."""
+    body: dict[str, Any] = encode(receipt)
+    return body
+
+
 def decision_body(decision: Decision) -> dict[str, Any]:
     """Return the row of a tick that claimed or sent something."""
     dispatch = decision.dispatch

@@ -1,0 +1,27 @@
+"""Keeps what GPU power each service needs: rises at once, falls only after its hold-up."""
+
+from __future__ import annotations
+
+from mullet.control.observe import Observatory
+from mullet.domain.facility import Facility
+from mullet.programs.demand import hold_up, needed_watts
+
+
+class NeedKeeper:
+    """Turns demand readings into needs, tick by tick."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[float, float]] = {}
+
+    def update(self, facility: Facility, observatory: Observatory, now: float) -> None:
+        """Set the need of every service whose demand is known; an unknown one is left unset."""
+        for service in facility.services:
+            demand = observatory.demand.get(service.id)
+            need = needed_watts(service, facility.loads_of_service[service.id], demand, now)
+            if need is None:
+                observatory.set_need(service.id, None)
+                continue
+            held = self._held.get(service.id)
+            watts, since = hold_up(held, need, now, service.up_hold_s)
+            self._held[service.id] = (watts, since)
+            observatory.set_need(service.id, watts)

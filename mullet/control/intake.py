@@ -1,0 +1,59 @@
+"""What feeds bring, checked before it is believed, and handed to the observatory."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from mullet.control.observe import Observatory
+from mullet.control.parts import FeedKind, FeedPart
+from mullet.domain.facility import Facility
+from mullet.domain.feeds import Curtailment, PriceCurve, ServiceDemand
+from mullet.ports import FeedError, Quarantined
+from mullet.programs.prices import quarantine
+
+
+class Intake:
+    """One taker per feed; a value that cannot be believed is quarantined, never clipped."""
+
+    def __init__(self, observatory: Observatory, facility: Facility, alarm: Callable[[str, str | None], None]) -> None:
+        self._observatory = observatory
+        self._facility = facility
+        self._alarm = alarm
+
+    def taker(self, part: FeedPart) -> Callable[[object, float], Awaitable[None]]:
+        """Return the function that takes in what `part` brings; it raises FeedError for what is not usable."""
+
+        async def take(value: object, at: float) -> None:
+            self._take(part, value, at)
+
+        return take
+
+    def _take(self, part: FeedPart, value: object, at: float) -> None:
+        if part.kind is FeedKind.PRICE and isinstance(value, PriceCurve):
+            known = self._observatory.prices
+            reason = quarantine(value, known.value if known is not None else None, self._facility.economics)
+            if reason is not None:
+                self._observatory.refused_prices(reason)
+                raise Quarantined(f"quarantined: {reason}")
+            self._observatory.saw_prices(value, at)
+        elif part.kind is FeedKind.HASHPRICE and isinstance(value, float):
+            if not 0.0 < value < 10_000.0:
+                raise Quarantined(f"quarantined: hashprice {value} is outside 0..10,000 per PH and day")
+            self._observatory.saw_hashprice(value, at)
+        elif part.kind is FeedKind.LIMITS and isinstance(value, tuple):
+            self._observatory.saw_limits(self._known_limits(value), at)
+        elif part.kind is FeedKind.DEMAND and isinstance(value, ServiceDemand):
+            self._observatory.saw_demand(value)
+        else:
+            raise FeedError(f"{part.name} brought a {type(value).__name__}, which is no {part.kind.value}")
+
+    def _known_limits(self, limits: tuple[object, ...]) -> tuple[Curtailment, ...]:
+        known: list[Curtailment] = []
+        for limit in limits:
+            if not isinstance(limit, Curtailment):
+                raise FeedError(f"a limit is a {type(limit).__name__}")
+            if limit.circuit not in self._facility.circuit_by_id:
+                self._alarm(f"limit/{limit.id}", f"limit {limit.id} names circuit {limit.circuit!r}, which is unknown")
+                continue
+            known.append(limit)
+        return tuple(known)
