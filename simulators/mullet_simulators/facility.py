@@ -63,8 +63,10 @@ class Facility:
                 self._started.append(late)
                 await late.start()
         except OSError as error:
+            failed = self._started[-1]
             await self.stop(clean=False)
-            raise AddressInUse(f"cannot listen: {error.strerror or error}") from error
+            part = type(failed).__name__
+            raise AddressInUse(f"{part} cannot listen: {error.strerror or error}") from error
         except BaseException:
             await self.stop(clean=False)
             raise
