@@ -1,0 +1,260 @@
+"""Stock Antminer (X19, X21): hashrate over RPC, mode and writes over its web interface.
+
+A write posts the pool list along with the mode, and the device keeps whatever was posted: so the list is read,
+guarded, and goes back exactly as it was read. Fields after pyasic 0.79's web and config modules; no hardware.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyasic.web.antminer import AntminerModernWebAPI
+
+from mullet.domain.command import Verb
+from mullet.domain.telemetry import LoadState
+from mullet.ports import (
+    DeviceError,
+    DeviceGarbled,
+    DeviceRefused,
+    DeviceUnreachable,
+    IdentityMismatch,
+    UnsafeWrite,
+)
+from mullet_hardware.asic.capability import ANTMINER_MODERN
+from mullet_hardware.asic.device import (
+    MOST_TH_PER_S,
+    UNSETTLED_S,
+    Access,
+    Answer,
+    Found,
+    IdentityPin,
+    Order,
+    first_of,
+    number,
+    require_write_access,
+    short,
+    text_of,
+)
+from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.transport import ConnectionRefused, exchange, parse_object, rpc_is_whole
+from mullet_hardware.asic.web import WebSession
+
+DEFAULT_USERNAME = "root"
+DEFAULT_PASSWORD = "root"
+READS = frozenset({"get_miner_conf", "get_system_info", "summary"})
+WRITABLE = frozenset({"bitmain-fan-ctrl", "bitmain-fan-pwm", "freq-level", "miner-mode", "pools"})
+NORMAL, SLEEP, LOW = 0, 1, 3
+FRESH_MODE_POLLS = 5
+
+
+class GuardedWeb(AntminerModernWebAPI):  # type: ignore[misc]
+    """pyasic's web interface over our own session: one write is in reach, and only with the pools just read."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(access.host)
+        self.port = access.web_port
+        self._pools_read: str | None = None
+        self.session = WebSession(
+            access.host, access.web_port, access.username or DEFAULT_USERNAME, access.password or DEFAULT_PASSWORD
+        )
+
+    async def send_command(
+        self,
+        command: str,
+        ignore_errors: bool = False,
+        allow_warning: bool = True,
+        privileged: bool = False,
+        **parameters: Any,
+    ) -> dict[str, Any]:
+        """Return the answer to a command of the allow-list.
+
+        Raises:
+            UnsafeWrite: another command, or a write of anything but mode, fan, level and a pool list.
+        """
+        who = f"{self.ip} ({command})"
+        if command == "set_miner_conf":
+            pools = parameters.get("pools")
+            if not WRITABLE.issuperset(parameters) or not has_pools(pools) or json.dumps(pools) != self._pools_read:
+                raise UnsafeWrite(f"{who}: this must not be written")
+            answer = await self.session.fetch("POST", f"/cgi-bin/{command}.cgi", json.dumps(parameters).encode())
+        elif command in READS and not parameters:
+            answer = await self.session.fetch("GET", f"/cgi-bin/{command}.cgi")
+        else:
+            raise UnsafeWrite(f"{who} is not among the commands that may be sent")
+        if answer.status != 200:
+            raise DeviceGarbled(f"{who} answered HTTP {answer.status}")
+        found = parse_object(answer.body, who)
+        if command == "get_miner_conf":
+            self._pools_read = json.dumps(found.get("pools"))
+        return found
+
+
+class Antminer:
+    """One Antminer with its maker's firmware."""
+
+    def __init__(self, access: Access, pinned: str | None, now: Callable[[], float]) -> None:
+        self.pin = IdentityPin(pinned, access.host, now)
+        self._access = access
+        self._now = now
+        self._web = GuardedWeb(access)
+        self._ordered_at = -math.inf
+        self._mode: int | None = None
+        self._polls_since_mode = 0
+
+    async def identify(self) -> Found:
+        """Return who answers, after a check that it is an Antminer with its maker's firmware.
+
+        Raises:
+            IdentityMismatch: it is another kind of device, or another one than is pinned.
+            CredentialsRejected: the password is wrong.
+        """
+        host = self._access.host
+        front = await self._web.session.fetch_open("/")
+        page = front.body.lower() + front.headers.get("www-authenticate", "").encode().lower()
+        if b"anthillos" in page or b"vnish" in page:
+            raise IdentityMismatch(f"{host} runs VNish, not its maker's firmware")
+        info = await self._web.get_system_info()
+        kind = text_of(info, "minertype")
+        if not kind:
+            raise DeviceGarbled(f"{host} (get_system_info) answered without its type")
+        if "antminer" not in kind.lower() or "vnish" in kind.lower():
+            raise IdentityMismatch(f"{host} is no Antminer with its maker's firmware but {short(kind)!r}")
+        identities = _identities(info, host)
+        self.pin.saw(identities)
+        self.pin.check()
+        return Found(ANTMINER_MODERN, identities, "Bitmain", kind, text_of(info, "system_filesystem_version"))
+
+    async def read(self) -> Reading:
+        """Return a fresh reading of hashrate and mode."""
+        return await self._read(ask_mode=True)
+
+    async def poll(self) -> Reading:
+        """Return a reading; of one that plainly hashes and was left alone the mode is asked every few polls only."""
+        settled = self._mode in (NORMAL, LOW) and self._now() - self._ordered_at > UNSETTLED_S
+        return await self._read(ask_mode=not settled or self._polls_since_mode >= FRESH_MODE_POLLS)
+
+    async def apply(self, order: Order) -> Answer:
+        """Read, guard, merge, write.
+
+        Raises:
+            UnsafeWrite: what was read holds no pool list or no mode, so that a write could lose the pools.
+        """
+        host = self._access.host
+        require_write_access(self._access)
+        if order.verb is Verb.POWER:
+            raise DeviceRefused(f"{host} cannot be set in watts")
+        await self.pin.ensure(self._who)
+        conf = await self._web.get_miner_conf()
+        wanted = SLEEP if order.verb is Verb.SLEEP else NORMAL
+        body = merge(conf, wanted, host)
+        self._mode = None
+        self._ordered_at = self._now()
+        # Waking what is awake would restart it; a second order to sleep harms nothing and may help.
+        if order.verb is Verb.WAKE and mode_of(conf, host) in (NORMAL, LOW):
+            return Answer(True, "it is awake already; nothing was written")
+        said = await self._web.set_miner_conf(body)
+        code = text_of(said, "code")
+        if not code and text_of(said, "stats") not in ("success", "error"):
+            raise DeviceGarbled(f"{host} (set_miner_conf) answered without a code")
+        return Answer(code == "M000", f"{code} {short(said.get('msg', ''))}".strip())
+
+    async def _read(self, ask_mode: bool) -> Reading:
+        await self.pin.ensure(self._who)
+        th_per_s, refused = None, None
+        try:
+            th_per_s = await self._rate_by_rpc()
+        except ConnectionRefused as error:
+            # The mining process rests in sleep mode, and may take the RPC with it.
+            refused = error
+        if refused is not None or not th_per_s or ask_mode:
+            self._mode = await self._ask_mode(refused)
+            self._polls_since_mode = 0
+        self._polls_since_mode += 1
+        if refused is not None:
+            th_per_s = await self._rate_by_web()
+        return Reading(state=state_of(self._mode, th_per_s), th_per_s=th_per_s, identity=self.pin.pinned)
+
+    async def _rate_by_rpc(self) -> float | None:
+        who = f"{self._access.host} (rpc summary)"
+        raw = await exchange(self._access.host, self._access.rpc_port, b'{"command": "summary"}', rpc_is_whole)
+        summary = first_of(parse_object(raw, who), "SUMMARY", who)
+        for name, scale in (("GHS 5s", 1e-3), ("rate_5s", 1e-3), ("MHS 5s", 1e-6)):
+            rate = number(summary, name, scale, MOST_TH_PER_S, who)
+            if rate is not None:
+                return rate
+        return None
+
+    async def _rate_by_web(self) -> float | None:
+        who = f"{self._access.host} (web summary)"
+        summary = first_of(await self._web.summary(), "SUMMARY", who)
+        scale = {"TH/s": 1.0, "GH/s": 1e-3, "MH/s": 1e-6}.get(text_of(summary, "rate_unit"))
+        return None if scale is None else number(summary, "rate_5s", scale, MOST_TH_PER_S, who)
+
+    async def _ask_mode(self, refused: DeviceError | None) -> int | None:
+        """Return the mode, None where the hashrate is known but the configuration cannot be read."""
+        try:
+            return mode_of(await self._web.get_miner_conf(), self._access.host)
+        except (DeviceGarbled, DeviceRefused, DeviceUnreachable):
+            if refused is not None:
+                raise
+            return None
+
+    async def _who(self) -> tuple[str, ...]:
+        return _identities(await self._web.get_system_info(), self._access.host)
+
+
+def merge(conf: Mapping[str, Any], mode: int, who: str) -> dict[str, Any]:
+    """Return what to post so that only the mode changes.
+
+    Raises:
+        UnsafeWrite: `conf` is not a whole configuration, so that posting it could lose the pools.
+    """
+    if not has_pools(conf.get("pools")):
+        raise UnsafeWrite(f"{who}: its configuration was read without a pool list; nothing is written")
+    if "bitmain-work-mode" not in conf:
+        raise UnsafeWrite(f"{who}: its configuration was read without a work mode; nothing is written")
+    body = {name: conf[name] for name in ("bitmain-fan-ctrl", "bitmain-fan-pwm") if name in conf}
+    return {
+        **body,
+        "freq-level": conf.get("bitmain-freq-level", "100"),
+        "miner-mode": mode,
+        "pools": conf["pools"],
+    }
+
+
+def has_pools(pools: object) -> bool:
+    """Return whether this is a pool list with at least one URL."""
+    if not isinstance(pools, list) or not all(isinstance(pool, dict) for pool in pools):
+        return False
+    return any(isinstance(pool.get("url"), str) and pool["url"].strip() for pool in pools)
+
+
+def mode_of(conf: Mapping[str, Any], who: str) -> int:
+    """Return the work mode of a configuration.
+
+    Raises:
+        DeviceGarbled: it holds none, or none that is known.
+    """
+    told = str(conf.get("bitmain-work-mode", ""))
+    if told not in ("0", "1", "3"):
+        raise DeviceGarbled(f"{who} (get_miner_conf) answered work mode {short(told)!r}")
+    return int(told)
+
+
+def state_of(mode: int | None, th_per_s: float | None) -> LoadState | None:
+    """Return the state that mode and fresh hashrate tell together; None where one of them is unknown."""
+    if mode is None or th_per_s is None:
+        return None
+    if mode == SLEEP:
+        return LoadState.STOPPING if th_per_s > 0.0 else LoadState.ASLEEP
+    return LoadState.ACTIVE if th_per_s > 0.0 else LoadState.STARTING
+
+
+def _identities(info: Mapping[str, Any], host: str) -> tuple[str, ...]:
+    found = tuple(text for name in ("macaddr", "serinum") if (text := text_of(info, name).upper()))
+    if not found:
+        raise DeviceGarbled(f"{host} (get_system_info) answered without MAC and serial")
+    return found

@@ -1,0 +1,197 @@
+"""The driver of ASIC miners as the control process sees it; pyasic itself runs in worker processes only."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from mullet.domain.command import Command, Receipt
+from mullet.domain.load import Capability, Load
+from mullet.domain.telemetry import Telemetry
+from mullet.ports import DeviceRefused, DeviceUnreachable, DriverContext, Identity, UnsafeWrite
+from mullet_hardware.asic.cache import IdentityCache
+from mullet_hardware.asic.capability import capability_of
+from mullet_hardware.asic.options import OPTIONS, BankOptions, parse_options
+from mullet_hardware.asic.process import Watch, WorkerProcess
+from mullet_hardware.asic.protocol import Frame, Target, telemetry_of
+
+OLDEST_ANSWER_S = 60.0
+
+
+class Inbox:
+    """Readings on their way to whoever watches: one per load at most, the newest wins."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, Telemetry] = OrderedDict()
+        self._filled = asyncio.Event()
+        self._closed = False
+
+    def put(self, telemetry: Telemetry) -> None:
+        """Queue a reading."""
+        self._waiting[telemetry.load_id] = telemetry
+        self._filled.set()
+
+    def close(self) -> None:
+        """Let `get` return None from now on."""
+        self._closed = True
+        self._filled.set()
+
+    async def get(self) -> Telemetry | None:
+        """Return the reading that waits longest, None once closed."""
+        while not self._waiting and not self._closed:
+            self._filled.clear()
+            await self._filled.wait()
+        return None if self._closed else self._waiting.popitem(last=False)[1]
+
+
+class AsicDriver:
+    """One object for all banks of miners; see `mullet.ports.Driver` for the contract.
+
+    Raises ValueError from the constructor where a bank's options are wrong.
+    """
+
+    options_schema: ClassVar[Mapping[str, tuple[type, object, str]]] = OPTIONS
+
+    def __init__(self, context: DriverContext) -> None:
+        self._clock = context.clock
+        self._secret = context.secret
+        self._options = {bank: parse_options(bank, given) for bank, given in context.options.items()}
+        paths = {options.identity_cache for options in self._options.values() if options.identity_cache}
+        if len(paths) > 1:
+            raise ValueError(f"one identity cache for all banks, not {', '.join(sorted(paths))}")
+        self._cache = IdentityCache(next(iter(paths), None))
+        self._workers: list[WorkerProcess] = []
+        self._inboxes: set[Inbox] = set()
+        self._saving: asyncio.Task[None] | None = None
+
+    async def open(self, loads: Sequence[Load]) -> None:
+        """Start the worker processes, all at once, and return when they are ready; touches no device.
+
+        Raises:
+            DeviceUnreachable: a worker did not become ready.
+        """
+        if self._workers:
+            return
+        await asyncio.to_thread(self._cache.load)
+        count = max((options.workers for options in self._options.values()), default=1)
+        self._workers = [WorkerProcess(index, self._opening, self._found) for index in range(count)]
+        try:
+            await asyncio.gather(*(worker.start() for worker in self._workers))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End watches and workers; changes no device."""
+        for inbox in self._inboxes:
+            inbox.close()
+        workers, self._workers = self._workers, []
+        await asyncio.gather(*(worker.close() for worker in workers))
+        if self._saving is not None:
+            await self._saving
+
+    def capability(self, load: Load) -> Capability:
+        """Return what can really be done with the load: of a miner not identified yet, that it can be watched."""
+        options = self._bank(load)
+        firmware_class = options.firmware_class or self._cache.entries.get(load.address, {}).get("class")
+        return capability_of(firmware_class, options.power_pct, options.ramp_down_s, options.ramp_up_s)
+
+    async def identify(self, load: Load, deadline_s: float) -> Identity:
+        """Return who answers, after our own probe that it is what the bank's class says.
+
+        Raises:
+            IdentityMismatch: another kind of device, or another one than the load is pinned to.
+            DeviceError: see `mullet.ports`.
+        """
+        target = Target.of(load)
+        found = await self._worker(load).call("identify", target, deadline_s)
+        firmware_class, identities, make, model, firmware = found
+        identity = identities[0] if identities else None
+        entry = {"class": firmware_class, "identity": identity, "make": make, "model": model, "firmware": firmware}
+        self._found(load.address, entry)
+        return Identity(identity, make, model, firmware)
+
+    async def read(self, load: Load, deadline_s: float) -> Telemetry:
+        """Return a fresh reading.
+
+        Raises:
+            DeviceError: see `mullet.ports`.
+        """
+        row = await self._worker(load).call("read", Target.of(load), deadline_s)
+        return self._stamped(row)
+
+    async def watch(self, loads: Sequence[Load], period_s: float) -> AsyncIterator[Telemetry]:
+        """Yield readings of all loads, each about every `period_s`; ends when the driver is closed."""
+        inbox = Inbox()
+        shards: dict[WorkerProcess, list[Target]] = {}
+        for load in loads:
+            shards.setdefault(self._worker(load), []).append(Target.of(load))
+
+        def sink(row: list[Any]) -> None:
+            inbox.put(self._stamped(row))
+
+        def lost_of(targets: list[Target]) -> Any:
+            def lost(reason: str) -> None:
+                for target in targets:
+                    inbox.put(Telemetry(target.load_id, self._clock.now(), fault=reason))
+
+            return lost
+
+        self._inboxes.add(inbox)
+        numbers = [
+            (worker, worker.watch(Watch(targets, period_s, sink, lost_of(targets))))
+            for worker, targets in shards.items()
+        ]
+        try:
+            while (telemetry := await inbox.get()) is not None:
+                yield telemetry
+        finally:
+            self._inboxes.discard(inbox)
+            for worker, number in numbers:
+                worker.unwatch(number)
+
+    async def apply(self, load: Load, command: Command, deadline_s: float) -> Receipt:
+        """Send one command; the receipt says what the device answered and proves nothing.
+
+        Raises:
+            UnsafeWrite: the guard refused, nothing was written.
+            DeviceError: see `mullet.ports`.
+        """
+        if command.load_id != load.id:
+            raise UnsafeWrite(f"a command for {command.load_id} must not go to {load.id}")
+        order = [command.verb.value, command.watts]
+        acked, detail = await self._worker(load).call("apply", Target.of(load), deadline_s, order)
+        return Receipt(command.id, load.id, self._clock.now(), acked, detail)
+
+    async def restore_defaults(self, load: Load, deadline_s: float) -> Receipt:
+        """Raise DeviceRefused: nothing of a miner is changed for good, so there is nothing to put back."""
+        raise DeviceRefused(f"{load.id}: a miner has no remembered defaults")
+
+    def _bank(self, load: Load) -> BankOptions:
+        return self._options.get(load.bank, BankOptions())
+
+    def _worker(self, load: Load) -> WorkerProcess:
+        if not self._workers:
+            raise DeviceUnreachable(f"{load.id}: the driver is not open")
+        return self._workers[zlib.crc32(load.address.encode()) % len(self._workers)]
+
+    def _stamped(self, row: list[Any]) -> Telemetry:
+        """Stamp a row with when the miner answered: worker and driver share the monotonic clock of the machine."""
+        age_s = asyncio.get_running_loop().time() - row[1]
+        return telemetry_of(row, self._clock.now() - min(OLDEST_ANSWER_S, max(0.0, age_s)))
+
+    def _opening(self) -> Frame:
+        banks = {bank: options.access(self._secret) for bank, options in self._options.items()}
+        return {"t": "open", "id": 0, "banks": banks, "known": self._cache.entries}
+
+    def _found(self, address: str, entry: dict[str, Any]) -> None:
+        if self._cache.put(address, entry) and (self._saving is None or self._saving.done()):
+            self._saving = asyncio.create_task(self._save(), name="asic identity cache")
+
+    async def _save(self) -> None:
+        """Write the file a moment later, so that a whole bank's findings make one write."""
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(self._cache.save)

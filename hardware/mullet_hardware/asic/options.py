@@ -1,0 +1,93 @@
+"""What a policy may say about a bank of miners, checked when the driver is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from mullet_hardware.asic.capability import CLASSES
+
+OPTIONS: Mapping[str, tuple[type, object, str]] = MappingProxyType(
+    {
+        "class": (str, None, f"firmware class of the bank: {', '.join(CLASSES)}; found by probing where absent"),
+        "rpc_port": (int, 4028, "TCP port of the miners' RPC"),
+        "web_port": (int, 80, "TCP port of the miners' web interface"),
+        "username": (str, None, "user of the web interface; the vendor's where absent"),
+        "credential": (str, None, "name of the credential that holds the password; the vendor's default where absent"),
+        "refuse_default_password": (bool, False, "only read from miners whose bank names no credential"),
+        "power_pct": (bool, False, "offer power between off and full (Whatsminer: percentage of its limit)"),
+        "ramp_down_s": (float, None, "measured 95th percentile from command to lower draw; the class's where absent"),
+        "ramp_up_s": (float, None, "measured 95th percentile from command to higher draw; the class's where absent"),
+        "identity_cache": (str, None, "file in which identified miners are remembered"),
+        "workers": (int, 1, "worker processes; the largest value of all banks counts"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BankOptions:
+    """The options of one bank; the password is told apart by `secret_missing` where its credential is absent."""
+
+    firmware_class: str | None = None
+    rpc_port: int = 4028
+    web_port: int = 80
+    username: str | None = None
+    credential: str | None = None
+    refuse_default_password: bool = False
+    power_pct: bool = False
+    ramp_down_s: float | None = None
+    ramp_up_s: float | None = None
+    identity_cache: str | None = None
+    workers: int = 1
+
+    def access(self, secret: Callable[[str], str | None]) -> dict[str, Any]:
+        """Return what a worker needs to reach the bank, the password included: it goes over the socket pair only."""
+        password = secret(self.credential) if self.credential is not None else None
+        barred = None
+        if self.credential is not None and password is None:
+            barred = f"credential {self.credential!r} is not provided"
+        elif self.credential is None and self.refuse_default_password:
+            barred = "the vendor's default password is not acknowledged"
+        return {
+            "class": self.firmware_class,
+            "rpc_port": self.rpc_port,
+            "web_port": self.web_port,
+            "username": self.username,
+            "password": password,
+            "barred": barred,
+        }
+
+
+def parse_options(bank: str, given: Mapping[str, Any]) -> BankOptions:
+    """Return the options of `bank`.
+
+    Raises:
+        ValueError: an unknown option, one of another type, or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in OPTIONS:
+            raise ValueError(f"bank {bank}: the asic driver has no option {name!r}; it has {', '.join(OPTIONS)}")
+        kind, _, _ = OPTIONS[name]
+        if value is None:
+            continue
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"bank {bank}: option {name!r} is to be of type {kind.__name__}, not {value!r}")
+        values["firmware_class" if name == "class" else name] = value
+    options = BankOptions(**values)
+    if options.firmware_class is not None and options.firmware_class not in CLASSES:
+        raise ValueError(f"bank {bank}: no class {options.firmware_class!r}; there are {', '.join(CLASSES)}")
+    for name in ("rpc_port", "web_port"):
+        if not 0 < getattr(options, name) < 65536:
+            raise ValueError(f"bank {bank}: option {name!r} is no TCP port")
+    for name in ("ramp_down_s", "ramp_up_s"):
+        ramp_s = getattr(options, name)
+        if ramp_s is not None and not 0.0 < ramp_s < 3600.0:
+            raise ValueError(f"bank {bank}: option {name!r} is no ramp time in seconds")
+    if not 1 <= options.workers <= 64:
+        raise ValueError(f"bank {bank}: option 'workers' is to be from 1 to 64")
+    return options

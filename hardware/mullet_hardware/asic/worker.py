@@ -1,0 +1,231 @@
+"""The worker process: the only place where pyasic runs. It ends when its driver does.
+
+Started as `python -m mullet_hardware.asic.worker FD PARENT`, where FD is one end of a socket pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from mullet.domain.command import Verb
+from mullet.ports import DeviceError
+from mullet_hardware.asic.protocol import BEAT_S, Frame, Target, encode, kind_of, receive
+
+if TYPE_CHECKING:
+    from mullet_hardware.asic.poller import Lane
+    from mullet_hardware.asic.registry import Registry
+
+PR_SET_PDEATHSIG = 1
+MOST_LOG_LINES = 200
+
+
+class Outbox:
+    """Frames to the driver: answers in order, readings newest first replaced, so that a slow reader costs no memory."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._frames: deque[Frame] = deque()
+        self._rows: dict[int, dict[str, list[Any]]] = {}
+        self._logs: deque[Frame] = deque(maxlen=MOST_LOG_LINES)
+        self._filled = asyncio.Event()
+
+    def put(self, frame: Frame) -> None:
+        """Queue a frame that must arrive."""
+        self._frames.append(frame)
+        self._filled.set()
+
+    def put_row(self, watch: int, row: list[Any]) -> None:
+        """Queue a reading; a newer one of the same load takes its place."""
+        self._rows.setdefault(watch, {})[row[0]] = row
+        self._filled.set()
+
+    def put_log(self, record: logging.LogRecord) -> None:
+        """Queue a log line; the oldest go where there are too many."""
+        message = record.getMessage()[:300]
+        self._logs.append({"t": "log", "level": record.levelno, "name": record.name, "message": message})
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Write what is queued until the driver is gone."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            frames = [*self._frames, *self._logs]
+            rows, self._rows = self._rows, {}
+            self._frames.clear()
+            self._logs.clear()
+            frames += ({"t": "readings", "id": watch, "rows": list(found.values())} for watch, found in rows.items())
+            self._writer.write(b"".join(encode(frame) for frame in frames))
+            await self._writer.drain()
+
+
+class FrameHandler(logging.Handler):
+    """Passes log records on to the driver."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(logging.WARNING)
+        self._outbox = outbox
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record."""
+        self._outbox.put_log(record)
+
+
+class Server:
+    """Carries out what the driver asks."""
+
+    def __init__(self, registry: Registry, lanes: tuple[Lane, Lane, Lane], outbox: Outbox) -> None:
+        self._registry = registry
+        self._fast, self._slow, self._priority = lanes
+        self._outbox = outbox
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._watches: dict[int, asyncio.Task[None]] = {}
+
+    def handle(self, frame: Frame) -> None:
+        """Start what a frame asks for."""
+        kind, number = frame["t"], frame["id"]
+        if kind == "call":
+            task = asyncio.create_task(self._call(number, frame), name=f"call {number}")
+            self._calls[number] = task
+            task.add_done_callback(lambda _: self._calls.pop(number, None))
+        elif kind == "cancel" and number in self._calls:
+            self._calls[number].cancel()
+        elif kind == "watch":
+            self._watches[number] = asyncio.create_task(self._watch(number, frame), name=f"watch {number}")
+        elif kind == "unwatch" and number in self._watches:
+            self._watches.pop(number).cancel()
+
+    async def close(self) -> None:
+        """End all calls and watches."""
+        tasks = [*self._calls.values(), *self._watches.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._registry.close()
+
+    async def _watch(self, number: int, frame: Frame) -> None:
+        from mullet_hardware.asic.poller import Poller
+
+        targets = [Target.unpack(row) for row in frame["targets"]]
+
+        def emit(row: list[Any]) -> None:
+            self._outbox.put_row(number, row)
+
+        await Poller(self._registry, self._fast, self._slow, targets, frame["period_s"], emit).run()
+
+    async def _call(self, number: int, frame: Frame) -> None:
+        from mullet_hardware.asic.device import within
+
+        target = Target.unpack(frame["target"])
+        try:
+            value = await within(frame["deadline_s"], target.address, self._perform(target, frame))
+        except DeviceError as error:
+            self._outbox.put({"t": "error", "id": number, "kind": kind_of(error), "message": str(error)})
+        else:
+            self._outbox.put({"t": "result", "id": number, "value": value})
+
+    async def _perform(self, target: Target, frame: Frame) -> Any:
+        from mullet_hardware.asic.device import Order
+
+        with await self._priority.slot():
+            device = await self._registry.device(target)
+            if frame["op"] == "identify":
+                found = await device.identify()
+                return [found.firmware_class, list(found.identities), found.make, found.model, found.firmware]
+            if frame["op"] == "read":
+                reading = await device.read()
+                return reading.pack(target.load_id, asyncio.get_running_loop().time())
+            verb, watts = frame["order"]
+            answer = await device.apply(Order(Verb(verb), watts))
+            return [answer.acked, answer.detail]
+
+
+async def serve(connection: socket.socket) -> None:
+    """Serve the driver at the other end of `connection` until it closes."""
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
+    opening = await receive(reader)
+    if opening is None:
+        return
+    outbox = Outbox(writer)
+    server = _build_server(opening, outbox)
+    outbox.put({"t": "ready"})
+    tasks = [
+        asyncio.create_task(outbox.run(), name="outbox"),
+        asyncio.create_task(_beat(outbox), name="beat"),
+    ]
+    try:
+        while (frame := await receive(reader)) is not None:
+            server.handle(frame)
+    finally:
+        await server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        writer.close()
+
+
+def _build_server(opening: Frame, outbox: Outbox) -> Server:
+    """Import pyasic (seconds of CPU), undo what that does to logging, and build what serves."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    from mullet_hardware.asic.poller import CALL_SLOTS, HOLD_S, POLL_SLOTS, SLOW_SLOTS, Lane
+    from mullet_hardware.asic.registry import Registry
+
+    root.handlers[:] = [*handlers, FrameHandler(outbox)]
+    root.setLevel(level)
+    logging.getLogger("asyncssh").setLevel(logging.NOTSET)
+    gc.collect()
+    gc.freeze()
+    lanes = (Lane(POLL_SLOTS, HOLD_S), Lane(SLOW_SLOTS, None), Lane(CALL_SLOTS, HOLD_S))
+
+    def found(address: str, entry: dict[str, Any]) -> None:
+        outbox.put({"t": "found", "address": address, "entry": entry})
+
+    registry = Registry(opening["banks"], opening["known"], found, asyncio.get_running_loop().time)
+    return Server(registry, lanes, outbox)
+
+
+async def _beat(outbox: Outbox) -> None:
+    while True:
+        outbox.put({"t": "beat"})
+        await asyncio.sleep(BEAT_S)
+
+
+def die_with(parent: int) -> None:
+    """End when the process `parent` does, also where it is killed. Linux only; elsewhere the socket's end says it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            sys.exit(0)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve over the socket whose descriptor is the first argument."""
+    die_with(int(arguments[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(arguments[0]))
+    connection.setblocking(False)
+    factory = None
+    if sys.platform == "linux":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(connection))
+    # A thousand modules take their time to be torn down, and nothing is left that would need it.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
