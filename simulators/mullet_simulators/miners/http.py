@@ -8,7 +8,7 @@ import hmac
 import re
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 from mullet_simulators.faults import Fault, distort
 from mullet_simulators.miners.rpc import Connections, DelayedWriter
@@ -107,11 +107,11 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Reset at once where the device is away."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._connections.add(transport)
+        # uvloop's transports have the methods of asyncio.Transport without being one.
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self._transport)
         if not self._device.is_reachable(self._device.now()):
-            transport.abort()
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Answer each whole request."""

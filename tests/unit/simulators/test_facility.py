@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,17 @@ def start_process(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def ask_rpc(host: str, command: str) -> dict[str, Any]:
+    """One request to a miner of a process, which runs on uvloop where there is one."""
+    with socket.create_connection((host, 4028), timeout=5.0) as connection:
+        connection.sendall(json.dumps({"command": command}).encode())
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    said: dict[str, Any] = json.loads(answer.rstrip(b"\0"))
+    return said
+
+
 def test_a_process_says_where_it_answers_and_ends_cleanly_on_a_signal(tmp_path: Path) -> None:
     scenario, truth = tmp_path / "small.yaml", tmp_path / "truth.jsonl"
     scenario.write_text(json.dumps(SCENARIO))
@@ -133,6 +145,7 @@ def test_a_process_says_where_it_answers_and_ends_cleanly_on_a_signal(tmp_path: 
         assert ready["ready"] is True
         assert ready["subnet"] == subnet
         assert ready["miners"]["wm"]["hosts"] == [f"127.{subnet}.1.1"]
+        assert ask_rpc(f"127.{subnet}.1.1", "summary")["SUMMARY"][0]["Power"] > 3000
         with start_process(str(scenario), "--subnet", str(subnet)) as second:
             _, said = second.communicate(timeout=20)
             assert second.returncode == 2
