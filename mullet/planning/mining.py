@@ -189,7 +189,8 @@ def _words(
         return Cause.ECONOMIC, f"{where}: {price} above break-even {worth:.1f} {unit}", None
     if bank.planned and interval is not None:
         running = bank.wanted[level + 1]
-        why = f"plan has {running} of {len(bank.here.movable)} at {points[level + 1].name}"
+        above = " or above" if level + 2 < len(points) else ""
+        why = f"plan has {running} of {len(bank.here.movable)} at {points[level + 1].name}{above}"
         return Cause.ECONOMIC, f"{where}: {why}, {price} under break-even {worth:.1f} {unit}", None
     why = f"{price} within the deadband of break-even {worth:.1f} {unit}"
     return Cause.ECONOMIC, f"{where}: {why}", None
