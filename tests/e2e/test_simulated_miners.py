@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mullet_simulators.facility import Facility
-from mullet_simulators.testing import simulated_facility
+from mullet_simulators.facility import SERVERS, Facility
+from mullet_simulators.testing import find_subnet, simulated_facility
 
 ROOT_LEVEL = logging.getLogger().level
 with warnings.catch_warnings():
@@ -202,3 +205,27 @@ async def test_a_dead_miner_refuses_connections_and_one_that_hangs_stays_silent(
     writer.close()
     await writer.wait_closed()
     assert facility.plant.loads["wm-002"].watts > 3000.0
+
+
+async def test_the_process_serves_pyasic_as_well_with_slow_devices(tmp_path: Path) -> None:
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text(json.dumps(SCENARIO))
+    subnet = find_subnet()
+    arguments = ["-m", "mullet_simulators", str(scenario), "--subnet", str(subnet), "--device-latency-ms", "100"]
+    for server in SERVERS:
+        arguments += ["--without", server]
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        ready = json.loads(await within(process.stdout.readline()))
+        antminer = await within(factory.MinerFactory().get_miner(ready["miners"]["am"]["hosts"][0]))
+        assert type(antminer).__name__ == "BMMinerS19"
+        antminer.web.port = ready["miners"]["am"]["web_port"]
+        assert await within(antminer.stop_mining())
+        assert await within(antminer._is_mining()) is False
+        whatsminer = await within(factory.MinerFactory().get_miner(ready["miners"]["wm"]["hosts"][0]))
+        assert await within(whatsminer.stop_mining())
+        assert (await within(whatsminer.get_data(include=["is_mining", "pools"]))).is_mining is False
+    finally:
+        process.terminate()
+        assert await within(process.wait()) == 0
