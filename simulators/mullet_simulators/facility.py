@@ -89,7 +89,8 @@ class Facility:
 
     async def fail(self) -> None:
         """Return when a task of the facility has ended, which none should; stop() then says why."""
-        tasks = [task for task in (self._clockwork.task, self.timeline.task, self.farm.task) if task]
+        parts = (self._clockwork, self.timeline, *self.components)
+        tasks = [task for task in (getattr(part, "task", None) for part in parts) if task is not None]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     def addresses(self) -> dict[str, Any]:
