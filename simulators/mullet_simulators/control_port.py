@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mullet_simulators.clock import cpu_seconds
@@ -15,13 +16,24 @@ PORT = 8705
 
 
 class ControlPort:
-    """Answers `fault`, `truth`, `event` and `status` on `127.N.0.5`."""
+    """Answers `fault`, `truth`, `event` and `status` on `127.N.0.5`.
 
-    def __init__(self, plant: Plant, timeline: Timeline, host: str, port: int = PORT) -> None:
+    `servers` holds, by name, what begins a fault of one target of a server (a feed, a meter, a service).
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        timeline: Timeline,
+        host: str,
+        servers: Mapping[str, Callable[[Any, str], None]] | None = None,
+        port: int = PORT,
+    ) -> None:
         self._plant = plant
         self._timeline = timeline
         self._host = host
         self._port = port
+        self._server_faults = dict(servers or {})
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,6 +73,11 @@ class ControlPort:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def _fault(self, request: dict[str, Any]) -> dict[str, Any]:
+        if "server" in request:
+            target, fault = request["target"], str(request["fault"])
+            self._server_faults[request["server"]](target, fault)
+            self._plant.truth.event("fault", server=request["server"], target=target, fault=fault)
+            return {"ok": True}
         self._plant.set_fault(request["load"], str(request["fault"]))
         return {"ok": True}
 

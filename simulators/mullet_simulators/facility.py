@@ -49,8 +49,10 @@ class Facility:
         self.farm = MinerFarm(self.plant, scenario, subnet, device_latency_s)
         self._clockwork = PlantClockwork(self.plant)
         self.components: list[Component] = [self.farm]
-        self.components += [_server(name, self.plant, scenario, subnet) for name in servers]
-        self.components.append(ControlPort(self.plant, self.timeline, f"127.{subnet}.0.5"))
+        by_name: dict[str, Any] = {name: _server(name, self.plant, scenario, subnet) for name in servers}
+        self.components += by_name.values()
+        faulty = {name: part.set_fault for name, part in by_name.items() if hasattr(part, "set_fault")}
+        self.components.append(ControlPort(self.plant, self.timeline, f"127.{subnet}.0.5", faulty))
         self._started: list[Component | PlantClockwork | Timeline] = []
 
     async def start(self) -> None:

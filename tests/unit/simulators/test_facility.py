@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mullet_simulators.control_port import ControlPort
 from mullet_simulators.facility import AddressInUse, Facility
 from mullet_simulators.main import main
 from mullet_simulators.scenario import load_scenario
@@ -105,6 +106,16 @@ async def test_the_control_port_tells_the_truth_and_makes_faults() -> None:
             assert "error" in await ask(wrong)
         writer.close()
         await writer.wait_closed()
+
+
+async def test_the_control_port_makes_faults_of_servers() -> None:
+    async with simulated_facility(SCENARIO, servers=("grid",)) as facility:
+        control = facility.components[-1]
+        assert isinstance(control, ControlPort)
+        order = {"op": "fault", "server": "grid", "target": "/price", "fault": "500"}
+        assert control.answer(order) == {"ok": True}
+        assert "error" in control.answer({**order, "target": "/nothing"})
+        assert "error" in control.answer({**order, "server": "modbus"})
 
 
 async def test_an_address_in_use_is_named_and_nothing_stays_open() -> None:
