@@ -6,9 +6,10 @@ import asyncio
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from mullet.domain.command import Command, Receipt
+from mullet.domain.command import Command, Receipt, Verb
 from mullet.domain.load import Capability, Load
 from mullet.domain.telemetry import Telemetry
 from mullet.ports import DeviceRefused, DeviceUnreachable, DriverContext, Identity, UnsafeWrite
@@ -120,8 +121,10 @@ class AsicDriver:
         Raises:
             DeviceError: see `mullet.ports`.
         """
-        row = await self._worker(load).call("read", Target.of(load), deadline_s)
-        return self._stamped(row)
+        asked_at = self._clock.now()
+        reading = self._stamped(await self._worker(load).call("read", Target.of(load), deadline_s))
+        # The worker's clock ticks in milliseconds; no answer is older than its question.
+        return reading if reading.at >= asked_at else replace(reading, at=asked_at)
 
     async def watch(self, loads: Sequence[Load], period_s: float) -> AsyncIterator[Telemetry]:
         """Yield readings of all loads, each about every `period_s`; ends when the driver is closed."""
@@ -162,7 +165,11 @@ class AsicDriver:
         """
         if command.load_id != load.id:
             raise UnsafeWrite(f"a command for {command.load_id} must not go to {load.id}")
-        order = [command.verb.value, command.watts]
+        if command.verb not in tuple(Verb):
+            raise UnsafeWrite(f"{load.id}: {command.verb} is not among the verbs that may be sent")
+        if command.verb is Verb.POWER and not 0.0 < command.watts <= load.worst_watts:
+            raise UnsafeWrite(f"{load.id}: {command.watts} W is outside of its range")
+        order = [str(command.verb), command.watts if command.verb is Verb.POWER else 0.0]
         acked, detail = await self._worker(load).call("apply", Target.of(load), deadline_s, order)
         return Receipt(command.id, load.id, self._clock.now(), acked, detail)
 

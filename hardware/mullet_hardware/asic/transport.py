@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from mullet.ports import DeviceGarbled, DeviceUnreachable
 
@@ -27,8 +27,7 @@ class _Exchange(asyncio.Protocol):
         self._answer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._request and isinstance(transport, asyncio.WriteTransport):
-            transport.write(self._request)
+        cast(asyncio.WriteTransport, transport).write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
