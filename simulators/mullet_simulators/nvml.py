@@ -10,6 +10,7 @@ from typing import Any
 from mullet_simulators.gpu import MAX_SM_MHZ, MEMORY_MHZ, MIN_SM_MHZ, Gpu, GpuFault, Work
 from mullet_simulators.plant import Plant
 from mullet_simulators.scenario import Scenario, ServiceSpec, load_id
+from mullet_simulators.sockets import StreamServer
 
 __all__ = ["Gpu", "GpuFault", "NvmlService", "Work", "kind_of_work"]
 
@@ -52,8 +53,6 @@ class NvmlService:
     def __init__(self, plant: Plant, scenario: Scenario, host: str, port: int = PORT) -> None:
         """Registers a Gpu for each of every service, in the scenario's order."""
         self._plant = plant
-        self._host = host
-        self._port = port
         self.gpus: list[Gpu] = []
         for service in scenario.services:
             for k in range(1, service.gpus + 1):
@@ -69,8 +68,7 @@ class NvmlService:
                 )
                 plant.add_load(gpu)
                 self.gpus.append(gpu)
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = StreamServer(host, port, self._talk, MOST_LINE_BYTES)
         self._reads: dict[str, Callable[[Gpu, list[int]], Answer]] = {
             "nvmlDeviceGetIndex": lambda gpu, _: (SUCCESS, gpu.index),
             "nvmlDeviceGetUUID": lambda gpu, _: (SUCCESS, gpu.uuid),
@@ -106,26 +104,17 @@ class NvmlService:
 
     async def start(self) -> None:
         """Listen. Raises OSError where the address is in use."""
-        self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=MOST_LINE_BYTES)
-        self._port = self._server.sockets[0].getsockname()[1]
+        await self._server.start()
 
     async def stop(self) -> None:
         """Close every connection and await every task."""
-        if self._server is None:
-            return
-        server, self._server = self._server, None
-        server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
+        await self._server.stop()
 
     def addresses(self) -> dict[str, Any]:
         """Where it answers, and the UUID of each GPU."""
         return {
             "nvml": {
-                "address": f"{self._host}:{self._port}",
+                "address": self._server.address,
                 "gpus": [{"load": gpu.id, "index": gpu.index, "uuid": gpu.uuid} for gpu in self.gpus],
             }
         }
@@ -175,23 +164,13 @@ class NvmlService:
         self._plant.truth.request(gpu.id, verb, heard)
         return ret, None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            while line := await reader.readline():
-                answer, late_s = self._answer_line(line)
-                if late_s:
-                    await asyncio.sleep(late_s)
-                writer.write(json.dumps(answer).encode() + b"\n")
-                await writer.drain()
-        except (ConnectionError, ValueError):
-            # The client has gone, or sends lines longer than any call.
-            return
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readuntil(b"\n"):
+            answer, late_s = self._answer_line(line)
+            if late_s:
+                await asyncio.sleep(late_s)
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
 
     def _answer_line(self, line: bytes) -> tuple[dict[str, Any], float]:
         try:

@@ -1,7 +1,7 @@
 """Price series that a simulated market publishes: made up after ERCOT's habits, or replayed from a file.
 
-The generator's numbers are fitted by eye to ERCOT hub and West-zone real-time prices of 2024: a median in the
-twenties, a tenth of the West's intervals below zero, and a few hours a year near the 5,000 USD/MWh of the cap then.
+The generator's numbers are fitted by eye to ERCOT's real-time prices of 2024: a median near 20 USD/MWh, a tenth of
+HB_WEST's intervals below zero, one in a hundred above 200, one in a thousand above 1,000, the highest 4,965.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mullet_simulators.world import PriceInterval
 
 INTERVAL_S = 300.0
 DAY_S = 86400.0
-MEDIAN_PER_MWH = 24.0
+MEDIAN_PER_MWH = 22.0
 PULL = 0.04
 SIGMA = 0.09
 SPIKE_STARTS_PER_INTERVAL = 1 / 500
 SPIKE_ENDS_PER_INTERVAL = 1 / 8
-SPIKE_MEDIAN_PER_MWH = 350.0
+SPIKE_MEDIAN_PER_MWH = 180.0
 SPIKE_SIGMA = 1.1
 MOST_PER_MWH = 5000.0
 WIND_STARTS_PER_INTERVAL = 1 / 220

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from mullet_simulators.sockets import StreamServer
 
 MOST_HEAD_BYTES = 16384
 MOST_BODY_BYTES = 65536
@@ -32,54 +33,16 @@ ERROR_PAGE = Page(b"<html><body><h1>500 Internal Server Error</h1></body></html>
 HTML_PAGE = Page(b"<!doctype html><html><body>Please log in to the guest network</body></html>", "text/html")
 
 
-class WebServer:
+class WebServer(StreamServer):
     """Serves one address; `answer(path)` gives the page, or None where the server is to stay silent."""
 
     def __init__(self, host: str, port: int, answer: Callable[[str], Page | None]) -> None:
-        self.host = host
-        self.port = port
+        super().__init__(host, port, self._talk, MOST_HEAD_BYTES)
         self._answer = answer
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def address(self) -> str:
-        """`host:port` that it listens on."""
-        return f"{self.host}:{self.port}"
-
-    async def start(self) -> None:
-        """Listen. Raises OSError where the address is in use."""
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=MOST_HEAD_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        """Close every connection and await every task."""
-        if self._server is None:
-            return
-        server, self._server = self._server, None
-        server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            keep = True
-            while keep:
-                keep = await self._serve_one(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            # The client has gone, or sends no HTTP: there is nobody to answer.
-            return
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await self._serve_one(reader, writer):
+            pass
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
