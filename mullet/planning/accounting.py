@@ -96,6 +96,10 @@ class Standing:
             return False
         return load.id in self._targets or not self._targets.isdisjoint(self._facility.path(load.circuit))
 
+    def auto(self, load: Load) -> bool:
+        """Return whether the mode along the load's path lets it be moved."""
+        return self._auto[load.circuit]
+
     def ours(self, load: Load) -> bool:
         """Return whether mode and holds let the load be moved at all."""
         return self._auto[load.circuit] and not self.held(load)

@@ -1,0 +1,70 @@
+"""The shed list: miners first, fast first, least valuable first, just enough."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from planning_kit import AT, MINER, S21, Telemetry, circuit, facility, hashing, miner, small, snapshot
+
+from mullet.domain.load import LoadKind
+from mullet.domain.snapshot import Hold, HoldKind
+from mullet.planning.accounting import account
+from mullet.planning.shed import shed_list
+
+ALL = [f"a{n}" for n in range(4)] + [f"m{n}" for n in range(10)]
+
+
+def made_list(plant, made):
+    return shed_list(plant, made, account(plant, made))
+
+
+def test_the_least_valuable_go_first_and_no_more_than_needed():
+    plant = small()
+    sheds = made_list(plant, snapshot(plant, running=ALL))
+    assert sheds.query("grid", 0.0) == ()
+    assert sheds.query("grid", 1.0) == ("a0",)
+    one = sheds.freed_watts("grid", 1)
+    assert one == pytest.approx((3_250.0 - 15.0) * 1.05)
+    assert sheds.query("grid", one) == ("a0",)
+    assert sheds.query("grid", one + 1.0) == ("a0", "a1")
+    assert sheds.query("pdu-m", 1.0) == ("m0",)
+
+
+def test_gpus_come_after_every_miner():
+    plant = small()
+    sheds = made_list(plant, snapshot(plant, running=ALL, limit_watts=500.0))
+    everything = sheds.query("grid", 1e9)
+    kinds = [plant.load_by_id[name].kind for name in everything]
+    assert kinds == sorted(kinds, key=lambda kind: kind is LoadKind.GPU)
+    assert kinds.count(LoadKind.GPU) == 4
+    assert sheds.total_watts("grid") == pytest.approx(sheds.freed_watts("grid", len(everything)))
+
+
+def test_slow_loads_go_after_fast_ones_and_sleepers_not_at_all():
+    slow = replace(MINER, ramp_down_s=60.0)
+    loads = [miner("slow", "g", capability=slow), miner("fast", "g", S21), miner("still", "g")]
+    plant = facility([circuit("g", None, 9e4)], loads)
+    assert made_list(plant, snapshot(plant, running=["slow", "fast"])).query("g", 1e9) == ("fast", "slow")
+
+
+def test_silent_loads_and_loads_held_off_are_not_in_it_but_loads_held_on_are():
+    plant = small()
+    holds = (Hold("h", "a0", HoldKind.OFF, "ann", "r", AT), Hold("i", "a1", HoldKind.ON, "ann", "r", AT))
+    made = snapshot(plant, running=ALL, holds=holds, telemetry={"a2": Telemetry("a2", AT, fault="gone")})
+    found = made_list(plant, made).query("pdu-ai", 1e9)
+    assert "a0" not in found
+    assert "a2" not in found
+    assert {"a1", "a3"} <= set(found)
+
+
+def test_a_query_takes_microseconds():
+    loads = [miner(f"m{n:04d}", "p", S21) for n in range(2_000)]
+    plant = facility([circuit("g", None, 9e7), circuit("p", "g", 9e7)], loads)
+    made = snapshot(plant, telemetry={load.id: hashing(load) for load in loads})
+    sheds = made_list(plant, made)
+    begun = time.perf_counter()
+    for n in range(100):
+        sheds.query("g", n * 50_000.0)
+    assert (time.perf_counter() - begun) / 100 < 1e-3
