@@ -14,7 +14,6 @@ from typing import Any
 from pyasic.web.antminer import AntminerModernWebAPI
 
 from mullet.domain.command import Verb
-from mullet.domain.telemetry import LoadState
 from mullet.ports import (
     DeviceError,
     DeviceGarbled,
@@ -39,6 +38,7 @@ from mullet_hardware.asic.device import (
     text_of,
 )
 from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.rules import LOW, NORMAL, SLEEP, has_pools, merge, mode_of, state_by_mode
 from mullet_hardware.asic.transport import ConnectionRefused, exchange, parse_object, rpc_is_whole
 from mullet_hardware.asic.web import WebSession
 
@@ -46,7 +46,6 @@ DEFAULT_USERNAME = "root"
 DEFAULT_PASSWORD = "root"
 READS = frozenset({"get_miner_conf", "get_system_info", "summary"})
 WRITABLE = frozenset({"bitmain-fan-ctrl", "bitmain-fan-pwm", "freq-level", "miner-mode", "pools"})
-NORMAL, SLEEP, LOW = 0, 1, 3
 FRESH_MODE_POLLS = 5
 
 
@@ -175,7 +174,7 @@ class Antminer:
         self._polls_since_mode += 1
         if refused is not None:
             th_per_s = await self._rate_by_web()
-        return Reading(state=state_of(self._mode, th_per_s), th_per_s=th_per_s, identity=self.pin.pinned)
+        return Reading(state=state_by_mode(self._mode, th_per_s), th_per_s=th_per_s, identity=self.pin.pinned)
 
     async def _rate_by_rpc(self) -> float | None:
         who = f"{self._access.host} (rpc summary)"
@@ -204,53 +203,6 @@ class Antminer:
 
     async def _who(self) -> tuple[str, ...]:
         return _identities(await self._web.get_system_info(), self._access.host)
-
-
-def merge(conf: Mapping[str, Any], mode: int, who: str) -> dict[str, Any]:
-    """Return what to post so that only the mode changes.
-
-    Raises:
-        UnsafeWrite: `conf` is not a whole configuration, so that posting it could lose the pools.
-    """
-    if not has_pools(conf.get("pools")):
-        raise UnsafeWrite(f"{who}: its configuration was read without a pool list; nothing is written")
-    if "bitmain-work-mode" not in conf:
-        raise UnsafeWrite(f"{who}: its configuration was read without a work mode; nothing is written")
-    body = {name: conf[name] for name in ("bitmain-fan-ctrl", "bitmain-fan-pwm") if name in conf}
-    return {
-        **body,
-        "freq-level": conf.get("bitmain-freq-level", "100"),
-        "miner-mode": mode,
-        "pools": conf["pools"],
-    }
-
-
-def has_pools(pools: object) -> bool:
-    """Return whether this is a pool list with at least one URL."""
-    if not isinstance(pools, list) or not all(isinstance(pool, dict) for pool in pools):
-        return False
-    return any(isinstance(pool.get("url"), str) and pool["url"].strip() for pool in pools)
-
-
-def mode_of(conf: Mapping[str, Any], who: str) -> int:
-    """Return the work mode of a configuration.
-
-    Raises:
-        DeviceGarbled: it holds none, or none that is known.
-    """
-    told = str(conf.get("bitmain-work-mode", ""))
-    if told not in ("0", "1", "3"):
-        raise DeviceGarbled(f"{who} (get_miner_conf) answered work mode {short(told)!r}")
-    return int(told)
-
-
-def state_of(mode: int | None, th_per_s: float | None) -> LoadState | None:
-    """Return the state that mode and fresh hashrate tell together; None where one of them is unknown."""
-    if mode is None or th_per_s is None:
-        return None
-    if mode == SLEEP:
-        return LoadState.STOPPING if th_per_s > 0.0 else LoadState.ASLEEP
-    return LoadState.ACTIVE if th_per_s > 0.0 else LoadState.STARTING
 
 
 def _identities(info: Mapping[str, Any], host: str) -> tuple[str, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mullet.ports import DeviceError, DeviceUnreachable
 from mullet_hardware.asic.device import within
 from mullet_hardware.asic.protocol import Reading, Target, fault_row
-from mullet_hardware.asic.registry import Registry
 from mullet_hardware.asic.transport import PROBE_S, probe
+
+if TYPE_CHECKING:
+    from mullet_hardware.asic.registry import Registry
 
 POLL_SLOTS = 100
 SLOW_SLOTS = 20

@@ -13,7 +13,6 @@ from typing import Any
 from pyasic.rpc.btminer import BTMinerRPCAPI
 
 from mullet.domain.command import Verb
-from mullet.domain.telemetry import LoadState
 from mullet.ports import CredentialsRejected, DeviceGarbled, DeviceRefused, IdentityMismatch, UnsafeWrite
 from mullet_hardware.asic.capability import WHATSMINER_V2
 from mullet_hardware.asic.device import (
@@ -34,6 +33,7 @@ from mullet_hardware.asic.device import (
     text_of,
 )
 from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.rules import state_by_switch
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 
 DEFAULT_PASSWORD = "admin"
@@ -201,7 +201,7 @@ class Whatsminer:
         return Reading(
             watts=watts,
             limit_watts=limit_watts,
-            state=state_of(off, th_per_s),
+            state=state_by_switch(off, th_per_s),
             th_per_s=th_per_s,
             celsius=celsius_of(summary, "Temperature"),
             identity=self.pin.pinned or mac or None,
@@ -223,14 +223,3 @@ class Whatsminer:
         if not found:
             raise DeviceGarbled(f"{who} answered without MAC and serial")
         return found
-
-
-def state_of(off: bool | None, th_per_s: float | None) -> LoadState | None:
-    """Return the state that switch and fresh hashrate tell together; None where they do not tell."""
-    if off:
-        return LoadState.STOPPING if th_per_s else LoadState.ASLEEP
-    if th_per_s:
-        return LoadState.ACTIVE
-    if off is None or th_per_s is None:
-        return None
-    return LoadState.STARTING
