@@ -151,8 +151,12 @@ class Observatory:
         self._limits, self._limits_at = limits, at
 
     def complete(self) -> bool:
-        """Return whether every load was read, or failed to be read, at least once."""
-        return all(load.id in self._telemetry for load in self._facility.loads)
+        """Return whether every load was read, or failed to be read, and every meter was compared with its loads."""
+        metered = [circuit for circuit in self._facility.circuits if circuit.meter is not None]
+        compared = all(
+            (known := self._residuals.get(circuit.id)) is not None and known.samples > 0 for circuit in metered
+        )
+        return compared and all(load.id in self._telemetry for load in self._facility.loads)
 
     def snapshot(
         self,
@@ -208,7 +212,7 @@ class Observatory:
                 known,
                 latest,
                 meter.at,
-                settled=not moving and at - quiet_since >= QUIET_S,
+                settled=not moving and (known is None or known.samples == 0 or at - quiet_since >= QUIET_S),
                 first_sigma=circuit.meter_error * abs(meter.watts) / 3.0,
             )
 
@@ -217,11 +221,11 @@ def _next_residual(
     circuit_id: str, known: Residual | None, latest: float, at: float, *, settled: bool, first_sigma: float
 ) -> Residual:
     if known is None:
-        return Residual(circuit_id, 0.0, first_sigma, 0, latest, at)
+        known = Residual(circuit_id, 0.0, first_sigma, 0, latest, at)
     if not settled:
         return replace(known, latest_watts=latest, at=at)
     if known.samples == 0:
-        return Residual(circuit_id, latest, max(known.sigma_watts, 1.0), 1, latest, at)
+        return Residual(circuit_id, latest, max(first_sigma, 1.0), 1, latest, at)
     weight = max(RESIDUAL_WEIGHT, 1.0 / (known.samples + 1))
     mean = known.mean_watts + weight * (latest - known.mean_watts)
     variance = (1.0 - weight) * (known.sigma_watts**2 + weight * (latest - known.mean_watts) ** 2)

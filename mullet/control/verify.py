@@ -189,7 +189,7 @@ def _meter_agrees(
     residual = snapshot.residuals.get(circuit_id)
     if meter is None or meter.watts is None or residual is None or residual.samples < 1:
         return False
-    if any(meter.at <= reading.at for _, _, reading in batch):
+    if any(meter.at < reading.at for _, _, reading in batch):
         return False
     asked = {load.id for load, _, _ in batch}
     others = _expected_others(facility.loads_beneath[circuit_id], snapshot, asked)
