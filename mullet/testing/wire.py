@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from enum import StrEnum
 from types import TracebackType
 
@@ -87,6 +89,8 @@ class Relay:
                 await asking
             for side in (writer, device_writer):
                 side.close()
+                with contextlib.suppress(OSError):
+                    await side.wait_closed()
             self._tasks.discard(task)
 
     async def _ask(self, reader: asyncio.StreamReader, device: asyncio.StreamWriter) -> None:
@@ -103,6 +107,8 @@ class Relay:
             if self.spoil is Spoil.SILENT:
                 continue
             if self.spoil is Spoil.RESET:
+                # Lingering for no time makes closing a reset instead of an end.
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
                 return
             writer.write({Spoil.GARBAGE: GARBAGE, Spoil.WRONG_SHAPE: WRONG_SHAPE}.get(self.spoil, data))
