@@ -8,7 +8,7 @@ explained by loads and auxiliaries is unmanaged, so a sum is never below its met
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mullet.domain.command import LedgerEntry
@@ -340,12 +340,17 @@ def _limits(circuit: Circuit, snapshot: Snapshot, lead_s: float) -> tuple[float,
     here = [c for c in snapshot.curtailments if c.circuit == circuit.id and c.end > snapshot.at]
     now = [c for c in here if c.start <= snapshot.at]
     soon = [c for c in here if c.announced_at <= snapshot.at and c.start <= snapshot.at + lead_s]
-    limit, _ = _lowest(circuit, now)
-    target, cause = _lowest(circuit, now + [c for c in soon if c not in now])
+    limit, _ = lowest_ceiling(circuit, now)
+    target, cause = lowest_ceiling(circuit, now + [c for c in soon if c not in now])
     return limit, min(limit, target), cause
 
 
-def _lowest(circuit: Circuit, curtailments: list[Curtailment]) -> tuple[float, Cause | None]:
+def lowest_ceiling(circuit: Circuit, curtailments: Sequence[Curtailment]) -> tuple[float, Cause | None]:
+    """Return what the circuit may carry under `curtailments` (all on this circuit) and the cause of what binds.
+
+    Between programs the lowest priority number wins and ties go to the lowest ceiling; protection, emergency and
+    the like always bind.
+    """
     programs = [c for c in curtailments if c.cause not in _UNCONDITIONAL]
     first = min((c.priority for c in programs), default=0)
     binding = [c for c in curtailments if c.cause in _UNCONDITIONAL or c.priority == first]

@@ -1,0 +1,55 @@
+"""The merit order over the horizon: what runs when every interval is judged by its own price. No solver."""
+
+from __future__ import annotations
+
+from mullet.domain.plan import Plan, PlanInterval, PlanRequest, Rung
+from mullet.planning.frame import (
+    Frame,
+    Slot,
+    base_capacity,
+    earned,
+    frame,
+    grant_inference,
+    interval_of,
+    plan_of,
+    reserve_watts,
+)
+from mullet.planning.merit import mining_steps
+
+
+def plan_merit_order(request: PlanRequest) -> Plan:
+    """Return the plan that gives inference its need and mining what pays, best first, in every interval by itself."""
+    made = frame(request)
+    running = {group.item.number: group.running for group in made.groups}
+    intervals: list[PlanInterval] = []
+    history: list[dict[int, list[int]]] = []
+    for slot in made.slots:
+        counts, granted = fill_slot(made, slot, running)
+        running = {number: levels[1] if len(levels) > 1 else 0 for number, levels in counts.items()}
+        history.append(counts)
+        intervals.append(interval_of(made, slot, counts, granted))
+    detail = f"{made.gaps} intervals without a price" if made.gaps else ""
+    return plan_of(made, Rung.MERIT_ORDER, intervals, earned(made, history), None, detail)
+
+
+def fill_slot(made: Frame, slot: Slot, running: dict[int, int]) -> tuple[dict[int, list[int]], dict[int, float]]:
+    """Return hull counts per mining group and watts granted per GPU group for one interval."""
+    capacity = base_capacity(made, slot)
+    granted = grant_inference(made, capacity)
+    for node, watts in reserve_watts(made, granted).items():
+        capacity.keep(node, watts)
+    by_number = {group.item.number: group for group in made.groups if group.is_miner}
+    counts = {number: [group.available] + [0] * (len(group.item.hull) - 1) for number, group in by_number.items()}
+    band = slot.market.deadband_per_mwh / 2.0
+    for step in mining_steps(tuple(group.item for group in by_number.values()), slot.market):
+        levels, k = counts[step.group.number], step.level
+        # Auxiliaries that follow the load are paid for too.
+        cost = slot.market.cost_per_mwh * step.group.factors[-1]
+        if cost < step.break_even_per_mwh - band:
+            wanted = levels[k - 1]
+        elif cost <= step.break_even_per_mwh + band:
+            wanted = min(levels[k - 1], running.get(step.group.number, 0))
+        else:
+            continue
+        levels[k], _ = capacity.give(step.group, step.most_watts, wanted)
+    return counts, granted
