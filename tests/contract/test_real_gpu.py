@@ -27,15 +27,20 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [str(ROOT), str(ROOT / "hardware"), str(ROOT / "simulators")]
 
 ORDINARY_USER = """
-import asyncio, os, sys
+import asyncio, os
+from mullet.ports import DriverContext, NoPermission
+from mullet.testing.builders import command, gpu
+from mullet.testing.virtual_time import VirtualClock
+from mullet_hardware.gpu import library
+from mullet_hardware.gpu.driver import GpuDriver
+
+# All code is loaded before the privileges go: nobody may be unable to read it. NVML itself is opened after.
+loaded = library._copy_of_pynvml()
+library._copy_of_pynvml = lambda: loaded
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-from mullet.ports import DriverContext, NoPermission
-from mullet.testing.builders import command, gpu
-from mullet.testing.virtual_time import VirtualClock
-from mullet_hardware.gpu.driver import GpuDriver
 
 async def main():
     load = gpu("card-001", high_watts=2000.0)
