@@ -169,7 +169,7 @@ class MqttLink:
 
     def alive(self, agent: str) -> bool:
         """Return whether the broker is there and says that the agent is."""
-        return self._session.connected and agent in self._online
+        return self.connected and agent in self._online
 
     def _take(self, message: Message) -> None:
         agent, _, kind = message.topic.value.removeprefix(f"{self._root}/").partition("/")

@@ -209,7 +209,7 @@ class MqttSession:
     @property
     def connected(self) -> bool:
         """Whether the broker answered and nothing says that it is gone."""
-        return self._up.is_set()
+        return self._up.is_set() and self._client is not None and not self._client.lost.done()
 
     async def wait_connected(self) -> None:
         """Return once connected."""
