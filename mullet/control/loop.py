@@ -16,7 +16,7 @@ from mullet.control.dispatch import Dispatcher
 from mullet.control.gate import Permit, WriteGate
 from mullet.control.intake import Intake
 from mullet.control.observe import Observatory
-from mullet.control.parts import OperatorState, Parts, Plant
+from mullet.control.parts import Parts, Plant
 from mullet.control.planning_cycle import PlanningCycle, build_request
 from mullet.control.pollers import read_feed, read_meter, renew_leases, watch_agent, watch_loads
 from mullet.control.protect import protective_commands
@@ -26,6 +26,7 @@ from mullet.control.telemetry_series import series_of
 from mullet.domain.command import Command, CommandLedger, LedgerEntry, Receipt
 from mullet.domain.facility import Facility, Mode, most_restrictive
 from mullet.domain.load import Load
+from mullet.domain.snapshot import OperatorState
 from mullet.ports import Driver, HistorianError, JournalError, MulletError
 
 FIRST_READING_S = 8.0

@@ -8,8 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from mullet.domain.facility import Facility, Mode
-from mullet.domain.feeds import Curtailment
-from mullet.domain.snapshot import Hold
+from mullet.domain.snapshot import OperatorState
 from mullet.ports import Clock, Driver, Feed, Historian, Journal, Link, Meter, Planner, Switch
 
 
@@ -48,16 +47,6 @@ class Plant:
     feeds: tuple[FeedPart, ...] = ()
     close: Callable[[], Awaitable[None]] | None = None
     """Ends the drivers, meters, switches and feeds of this plant."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorState:
-    """What operators decided; it survives restarts."""
-
-    mode: Mode = Mode.AUTO
-    holds: tuple[Hold, ...] = ()
-    orders: tuple[Curtailment, ...] = ()
-    """Shed orders, as ceilings that stand until released."""
 
 
 @dataclass(frozen=True)

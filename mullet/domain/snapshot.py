@@ -41,6 +41,16 @@ class ShedOrder:
     placed_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class OperatorState:
+    """What operators decided; it survives restarts."""
+
+    mode: Mode = Mode.AUTO
+    holds: tuple[Hold, ...] = ()
+    orders: tuple[Curtailment, ...] = ()
+    """Shed orders, as ceilings that stand until released."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Everything at one instant. Mappings are never changed after construction."""
