@@ -1,0 +1,76 @@
+"""A policy file's text -> LoadedPolicy, or every reason why not, at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+from mullet.domain.facility import Mode
+from mullet.policy.automatic import problems_for_auto, unenforced_problems
+from mullet.policy.build import build_facility, build_wiring
+from mullet.policy.checks import check
+from mullet.policy.document import read_document
+from mullet.policy.draft import Draft, draft_of
+from mullet.policy.loaded import LoadedPolicy, derive
+from mullet.policy.plant import NO_ENGINE
+from mullet.policy.problems import PolicyErrors, Problem, field_name
+from mullet.policy.settings import PolicyModel
+from mullet.policy.wiring import KnownNames
+
+
+def load_policy(text: str, filename: str, known: KnownNames) -> LoadedPolicy:
+    """Return what the policy `text` describes; `filename` is for messages only.
+
+    A policy in mode auto must pass `problems_for_auto` as well; in advise and observe, fields without an engine
+    are warnings.
+
+    Raises:
+        PolicyErrors: everything that is wrong, each with line, column and field.
+    """
+    document = read_document(text, filename)
+    draft = draft_of(document)
+    options = check(draft, known)
+    if draft.problems:
+        raise PolicyErrors(draft.problems + _unenforced(draft))
+    model = PolicyModel.model_validate(document.data, context={"currency": draft.currency})
+    content = model.model_dump(mode="json")
+    digest = hash_content(content)
+    facility = build_facility(model, options, known, digest)
+    loaded = LoadedPolicy(
+        facility=facility,
+        wiring=build_wiring(model, options, facility),
+        hash=digest,
+        warnings=(),
+        derived=derive(facility),
+        content=content,
+        document=document,
+        unenforced=tuple(draft.unenforced),
+    )
+    if facility.mode is Mode.AUTO:
+        problems = problems_for_auto(loaded)
+        if problems:
+            raise PolicyErrors(problems)
+        return loaded
+    return replace(loaded, warnings=unenforced_problems(loaded))
+
+
+def hash_content(content: Any) -> str:
+    """Return the sha256 of plain data in canonical form (sorted keys, no spaces)."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _unenforced(draft: Draft) -> list[Problem]:
+    if draft.mode is not Mode.AUTO:
+        return []
+    return [
+        draft.document.problem(
+            path,
+            f"{field_name(path)} is not enforced: {NO_ENGINE}",
+            "remove it, or run in mode advise or observe",
+            at_key=True,
+        )
+        for path in draft.unenforced
+    ]
