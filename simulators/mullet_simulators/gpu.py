@@ -8,6 +8,7 @@ second, as on Ampere and later (NVIDIA nvml.h).
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
@@ -125,7 +126,7 @@ class Gpu(SimLoad):
         peak_w = self._peak_w(clock)
         if self._working_w < peak_w:
             left = (self._working_w - self.spec.idle_w) / (peak_w - self.spec.idle_w)
-            speed *= max(0.0, left) ** shape.cap_exponent
+            speed *= math.pow(max(0.0, left), shape.cap_exponent)
         return speed
 
     @property

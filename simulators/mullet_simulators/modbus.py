@@ -11,7 +11,9 @@ import contextlib
 import math
 import random
 import struct
+from collections.abc import Callable
 from enum import IntEnum, StrEnum
+from functools import partial
 from typing import Any
 
 from mullet_simulators.plant import Plant
@@ -64,6 +66,7 @@ class SimMeter:
     """The registers of one circuit's meter."""
 
     def __init__(self, plant: Plant, circuit: str) -> None:
+        self.name = f"meter/{circuit}"
         self.circuit = circuit
         self.fault = ModbusFault.OK
         self._plant = plant
@@ -107,6 +110,7 @@ class SimContactor:
     """The coil and the auxiliary contact of one circuit's contactor."""
 
     def __init__(self, plant: Plant, circuit: str) -> None:
+        self.name = f"switch/{circuit}"
         self.circuit = circuit
         self.fault = ModbusFault.OK
         self._plant = plant
@@ -125,7 +129,7 @@ class SimContactor:
     def command(self, closed: bool) -> None:
         """Take a command; the contact follows a little later."""
         self._commanded = closed
-        self._plant.truth.request(self.circuit, "close" if closed else "open", "ok")
+        self._plant.truth.request(self.name, "close" if closed else "open", "ok")
         self._move_later()
 
     def cancel(self) -> None:
@@ -218,10 +222,15 @@ class ModbusGateway:
 
     def set_fault(self, unit: int, fault: str) -> None:
         """Begin a fault of one unit, or end it with "ok". Raises KeyError or ValueError where unknown."""
-        if unit in self.meters:
-            self.meters[unit].set_fault(fault)
-        else:
-            self.contactors[unit].set_fault(fault)
+        meter = self.meters.get(unit)
+        device: SimMeter | SimContactor = self.contactors[unit] if meter is None else meter
+        device.set_fault(fault)
+        self._plant.truth.event("fault", load=device.name, fault=fault)
+
+    def fault_targets(self) -> dict[str, Callable[[str], None]]:
+        """What can be made to fail here ("meter/pdu-a1", "switch/pdu-a1"): call it with a fault, or "ok"."""
+        units: list[tuple[int, SimMeter | SimContactor]] = [*self.meters.items(), *self.contactors.items()]
+        return {device.name: partial(self.set_fault, unit) for unit, device in units}
 
     def answer(self, unit: int, pdu: bytes) -> bytes | None:
         """The answer to one request, or None where the unit stays silent."""

@@ -12,6 +12,8 @@ from .record import Record, Truth
 ROUNDING_W = 1e-6
 """Sums of floats may differ in the last place; nothing physical is this small."""
 WINDOW_S = 900.0
+RIPPLE = 0.001
+"""Loads that nobody commands waver by so much of a circuit's draw; the least miner or GPU step is more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def _split_excess(truth: Truth, circuit: str, stretches: list[Stretch], figures:
     """Sort each excursion: what a cut alone caused, and what load or commands caused.
 
     A cut excuses the excursion that starts with it for as long as the power never rises above what it was at
-    the cut; from the instant it does, the rest of the excursion is a violation.
+    the cut (and a ripple); from the instant it does, the rest of the excursion is a violation.
     """
     excused_w: float | None = None
     violation: Record | None = None
@@ -89,7 +91,7 @@ def _split_excess(truth: Truth, circuit: str, stretches: list[Stretch], figures:
         if s.cut and (not was_over or excused_w is not None):
             # A second cut during an excused excursion may only tighten what is excused.
             excused_w = s.watts if excused_w is None else min(excused_w, s.watts)
-        elif excused_w is not None and s.watts > excused_w + ROUNDING_W:
+        elif excused_w is not None and s.watts > excused_w * (1.0 + RIPPLE):
             excused_w = None
         was_over = True
         seconds = s.end - s.start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Truth:
     parents: dict[str, str | None]
     loads: dict[str, TruthLoad]
     times: list[float]
-    load_watts: list[list[float]]
+    load_watts: list[array[float]]
     """One row per sample, one column per load in header order."""
     column: dict[str, int]
     circuit_watts: dict[str, list[float]]
@@ -121,7 +122,9 @@ def parse_lines(lines: Iterable[str]) -> tuple[list[Record], list[int]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+            if isinstance(record, dict) and record.get("type") == "power":
+                record["w"] = array("d", record["w"])
+        except (ValueError, KeyError, TypeError):
             bad.append(number)
             continue
         if isinstance(record, dict) and isinstance(record.get("t"), int | float) and "type" in record:

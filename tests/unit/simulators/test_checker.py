@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mullet_simulators.checker
 from mullet_simulators.checker import UnreadableRecord, grade
 from mullet_simulators.checker.__main__ import main
 
@@ -152,6 +155,13 @@ def test_power_that_rises_after_the_cut_is_a_violation_from_that_instant() -> No
     assert report["cap_violations"] == 1
     assert report["cap_violation_list"][0]["at_s"] == 7.0
     assert report["over_limit_s"] == pytest.approx(2.0, abs=0.01)
+
+
+def test_ripple_after_a_cut_is_still_excess_of_the_cut() -> None:
+    run = Run(lambda t: {"m-001": 4000 + (3 if t > 6.0 else 0) if t < 8.0 else 1000, "m-002": 3000})
+    report = run.add(5.0, "limit", circuit="feeder", limit_w=5000.0, announced_at=T0).grade()
+    assert report["cap_violations"] == 0
+    assert report["over_limit_s"] == pytest.approx(3.0, abs=0.01)
 
 
 def test_a_new_excursion_under_a_cut_limit_is_a_violation() -> None:
@@ -437,3 +447,16 @@ def test_the_command_prints_the_report_and_its_status_is_the_verdict(
     assert main(files(Run(steady(**{"m-001": 9000})))) == 1
     assert json.loads(capsys.readouterr().out)["cap_violations"] == 1
     assert main(["--truth", "/nowhere/truth", "--claims", "/nowhere/claims"]) == 2
+
+
+def test_the_checker_imports_the_standard_library_and_itself_only() -> None:
+    package = Path(mullet_simulators.checker.__file__).parent
+    for path in package.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= sys.stdlib_module_names
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                assert node.module is not None
+                assert node.module.split(".")[0] in sys.stdlib_module_names
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 1
