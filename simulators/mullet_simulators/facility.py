@@ -39,12 +39,13 @@ class Facility:
         device_latency_s: float = 0.0,
         servers: Sequence[str] = SERVERS,
         now: Callable[[], float] | None = None,
+        lead_s: float = 0.0,
     ) -> None:
         clock = now or SteadyClock()
         self.scenario = scenario
         self.subnet = subnet
         self.truth = TruthLog(clock, truth_path)
-        self.plant = Plant(scenario, clock, self.truth)
+        self.plant = Plant(scenario, clock, self.truth, lead_s)
         self.timeline = Timeline(self.plant, scenario)
         self.farm = MinerFarm(self.plant, scenario, subnet, device_latency_s)
         self._clockwork = PlantClockwork(self.plant)

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.truth,
             options.device_latency_ms / 1000.0,
             [name for name in SERVERS if name not in options.without],
+            lead_s=options.lead,
         )
     except (ScenarioError, OSError) as error:
         sys.stderr.write(f"mullet_simulators: {error}\n")
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         facility.truth.close()
         return GOOD
     try:
-        return _run(_serve(facility, options.seconds, options.parent_pid))
+        seconds = None if options.seconds is None else options.seconds + options.lead
+        return _run(_serve(facility, seconds, options.parent_pid))
     except AddressInUse as error:
         sys.stderr.write(f"mullet_simulators: {error}\n")
         return USAGE
@@ -50,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("scenario", help="a scenario file, or the name of the shipped one: demo")
     parser.add_argument("--subnet", type=_subnet, default=DEFAULT_SUBNET, help="serve on 127.N.0.0/16")
     parser.add_argument("--seconds", type=float, help="fit the scenario to so many seconds, then exit")
+    parser.add_argument("--lead", type=float, default=0.0, help="seconds before the scenario's time begins")
     parser.add_argument("--truth", type=Path, help="write the truth log here")
     parser.add_argument("--seed", type=int, help="instead of the scenario's own")
     parser.add_argument("--device-latency-ms", type=float, default=0.0, help="added to each miner's answer")

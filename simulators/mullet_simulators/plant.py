@@ -77,12 +77,14 @@ class SimLoad:
 class Plant:
     """Circuits with their true limits, the loads on them, and the truth log."""
 
-    def __init__(self, scenario: Scenario, now: Callable[[], float], truth: TruthLog) -> None:
+    def __init__(self, scenario: Scenario, now: Callable[[], float], truth: TruthLog, lead_s: float = 0.0) -> None:
+        """The scenario's own time begins `lead_s` after now; until then it stands at its beginning."""
         self.scenario = scenario
         self.now = now
         self.truth = truth
         self.started_at = now()
-        self.world = World(scenario, self.started_at)
+        self.zero = self.started_at + lead_s
+        self.world = World(scenario, self.zero)
         self.loads: dict[str, SimLoad] = {}
         self.services: dict[str, SimService] = {}
         self.limits_w: dict[str, float] = {spec.id: spec.limit_w for spec in scenario.circuits}

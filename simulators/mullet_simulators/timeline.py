@@ -95,7 +95,7 @@ class Timeline:
 
     def _lay_out_cycle(self, number: int) -> None:
         scenario = self._scenario
-        zero = self._plant.started_at + number * scenario.cycle_s
+        zero = self._plant.zero + number * scenario.cycle_s
         for spike in scenario.price.spikes:
             self._at(zero + spike.start_s, self._spike_logger(spike, zero))
         for service in scenario.services:
@@ -109,7 +109,7 @@ class Timeline:
 
     def _lay_out_faults(self) -> None:
         plant, scenario = self._plant, self._scenario
-        zero = plant.started_at
+        zero = plant.zero
         for fault in scenario.faults:
             self._at(zero + fault.at_s, self._faulter(fault.load, fault.fault))
         miners = [load.id for load in plant.loads.values() if load.kind == "miner"]
