@@ -19,13 +19,12 @@ from mullet.adapters.journal_file import (
     GENESIS,
     check_tail,
     check_whole,
-    connect_read_only,
     digest_of,
     pack,
     read_rows,
-    reason_of,
 )
 from mullet.adapters.journal_file import VerifyReport as VerifyReport
+from mullet.adapters.sqlite_file import connect_read_only, reason_of
 from mullet.domain.codec import canonical
 from mullet.ports import ChainBroken, Clock, JournalError, JournalRow
 

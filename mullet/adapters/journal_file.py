@@ -8,9 +8,9 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from mullet.adapters.sqlite_file import reason_of
 from mullet.domain.codec import canonical
 from mullet.ports import ChainBroken, JournalRow
 
@@ -98,32 +98,6 @@ def read_rows(cursor: Iterable[Any]) -> Iterator[JournalRow]:
         yield JournalRow(seq, at, kind, body, previous, digest)
 
 
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open a journal file for reading, also where this process may not write beside it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        sqlite3.Error: it cannot be read.
-    """
-    if not path.exists():
-        raise FileNotFoundError("no such journal")
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None)
-    try:
-        connection.execute("SELECT seq FROM head").fetchone()
-    except sqlite3.OperationalError:
-        connection.close()
-        # A closed WAL file cannot be opened in a directory that we may not write to, unless it is called immutable,
-        # and that it is only while no write-ahead log lies beside it.
-        if path.with_name(path.name + "-wal").exists():
-            raise
-        connection = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
 def check_tail(connection: sqlite3.Connection) -> VerifyReport:
     """Check the last rows and that they end where the head says."""
     last = connection.execute("SELECT max(seq) FROM row").fetchone()[0] or 0
@@ -180,11 +154,3 @@ def _problem_of(row: tuple[Any, ...], expected_seq: int, previous: Any) -> str:
     if digest_of(seq, at, kind, text, named) != digest:
         return "its digest does not match its content"
     return ""
-
-
-def reason_of(error: sqlite3.Error | OSError) -> str:
-    """Return why SQLite or the system refused, in a few words."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    name = getattr(error, "sqlite_errorname", None)
-    return f"{error} ({name})" if name else str(error)

@@ -51,19 +51,16 @@ class StateFile:
         return self._problem
 
     def load(self) -> OperatorState:
-        """Return the orders; without a file those of a first start. Never raises for what the file holds.
-
-        Raises:
-            StateError: the file is there but cannot be read.
-        """
+        """Return the orders; without a file those of a first start. Where `problem` is set after this, an alarm is due.
+        Never raises: a file that cannot be read or believed gives mode observe."""
         self._problem = None
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return OperatorState(self._first_mode)
         except OSError as error:
-            self._problem = f"{self._path}: {error.strerror}"
-            raise StateError(self._problem) from error
+            self._problem = f"{self._path} cannot be read ({error.strerror}): mode observe, holds unknown"
+            return OperatorState(Mode.OBSERVE)
         data: Any = None
         try:
             data = json.loads(content)

@@ -116,7 +116,7 @@ async def test_foreign_files_are_refused_untouched(tmp_path: Path) -> None:
         SqliteJournal(other, SystemClock())
     with pytest.raises(JournalError):
         SqliteJournal(tmp_path / "no-such-folder" / "journal.db", SystemClock())
-    with pytest.raises(JournalError, match="no such journal"):
+    with pytest.raises(JournalError, match="no such file"):
         verify(tmp_path / "absent.db")
     with pytest.raises(JournalError):
         verify(garbage)
