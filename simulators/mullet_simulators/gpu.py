@@ -153,7 +153,7 @@ class Gpu(SimLoad):
     def watts_for(self, speed: float) -> float:
         """The least steady cap at which the GPU works at this share of its best speed, at full clock."""
         peak_w = self._peak_w(1.0)
-        share = min(1.0, max(0.0, speed)) ** (1.0 / SHAPES[self.work].cap_exponent)
+        share = math.pow(min(1.0, max(0.0, speed)), 1.0 / SHAPES[self.work].cap_exponent)
         return max(self.spec.min_cap_w, self.spec.idle_w + share * (peak_w - self.spec.idle_w))
 
     # -- what can be done to it
