@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mullet.domain.codec import CodecError, canonical, decode, encode
 from mullet.domain.facility import Mode
-from mullet.domain.snapshot import Hold, ShedOrder
+from mullet.domain.feeds import Curtailment
+from mullet.domain.snapshot import Hold, OperatorState
 from mullet.ports import MulletError
 
 T = TypeVar("T")
@@ -22,15 +22,6 @@ _VERSION = 1
 
 class StateError(MulletError):
     """The operators' orders cannot be kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorState:
-    """What operators have ordered."""
-
-    mode: Mode
-    holds: tuple[Hold, ...] = ()
-    sheds: tuple[ShedOrder, ...] = ()
 
 
 class StateFile:
@@ -81,7 +72,10 @@ class StateFile:
         if self._problem is not None:
             raise StateError(f"not saved: {self._problem}")
         body = encode(state)
-        text = canonical({"version": _VERSION, "state": body, "sha256": _digest(body)})
+        try:
+            text = canonical({"version": _VERSION, "state": body, "sha256": _digest(body)})
+        except ValueError as error:
+            raise StateError(f"{self._path}: the orders cannot be written as JSON: {error}") from error
         scratch = self._path.with_name(self._path.name + ".new")
         try:
             with open(scratch, "w", encoding="ascii", opener=_private) as file:
@@ -127,7 +121,7 @@ def _salvage(data: Any) -> OperatorState:
     state = data.get("state") if isinstance(data, dict) else None
     if not isinstance(state, dict):
         return OperatorState(Mode.OBSERVE)
-    return OperatorState(Mode.OBSERVE, _each(Hold, state.get("holds")), _each(ShedOrder, state.get("sheds")))
+    return OperatorState(Mode.OBSERVE, _each(Hold, state.get("holds")), _each(Curtailment, state.get("orders")))
 
 
 def _each(cls: type[T], items: Any) -> tuple[T, ...]:
