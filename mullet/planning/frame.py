@@ -241,14 +241,14 @@ def plan_of(
     return Plan(f"{rung.value}-{at:.3f}", at, at + lease_s, rung, groups, tuple(intervals), objective, bound, detail)
 
 
-def earned(made: Frame, at_least: Sequence[Mapping[int, Sequence[int]]]) -> float:
-    """Return what mining earns over the horizon with these hull counts, energy and lost start-up time paid."""
+def earned(made: Frame, at_least: Sequence[Mapping[int, Sequence[float]]]) -> float:
+    """Return what mining earns over the horizon with these hull counts, energy and starts paid."""
     total = 0.0
     for group in made.groups:
         if not group.is_miner:
             continue
         points, hull, factor = group.item.group.points, group.item.hull, group.item.factors[-1]
-        before = group.running
+        before = float(group.running)
         for slot, counts in zip(made.slots, at_least, strict=True):
             levels = counts[group.item.number]
             market = slot.market
@@ -264,6 +264,8 @@ def earned(made: Frame, at_least: Sequence[Mapping[int, Sequence[int]]]) -> floa
 
 
 def start_cost(group: GroupFrame, market: Market) -> float:
-    """Return the hashing lost while one load of the group starts."""
-    first = group.item.group.points[group.item.hull[1]]
-    return market.earned_per_th_hour * first.th_per_s * group.item.group.start_up_s / 3_600.0
+    """Return what one start of the group must earn back: the hashing lost meanwhile, and the deadband while it runs."""
+    points, hull = group.item.group.points, group.item.hull
+    lost = market.earned_per_th_hour * points[hull[1]].th_per_s * group.item.group.start_up_s / 3_600.0
+    energy_mwh = (points[hull[1]].watts - points[hull[0]].watts) / 1e6 * group.item.group.min_on_s / 3_600.0
+    return lost + market.deadband_per_mwh * energy_mwh
