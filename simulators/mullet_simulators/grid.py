@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 from mullet_simulators.plant import Plant
@@ -71,11 +69,6 @@ class GridService:
         if new is FeedFault.STALE:
             self._kept[path] = self._render(path, FeedFault.OK)
         self._faults[path] = new
-        self._plant.truth.event("fault", load=f"grid{path}", fault=fault)
-
-    def fault_targets(self) -> dict[str, Callable[[str], None]]:
-        """What can be made to fail here, by name ("grid/price"): call it with a fault, or "ok"."""
-        return {f"grid{path}": partial(self.set_fault, path) for path in self._pages}
 
     def _answer(self, path: str) -> Page | None:
         if path not in self._pages:

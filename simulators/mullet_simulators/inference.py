@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -187,11 +186,6 @@ class InferenceServers:
     def set_fault(self, service: str, fault: str) -> None:
         """Begin a fault of one server. Raises KeyError or ValueError where it is unknown."""
         self.servers[service].set_fault(fault)
-        self._plant.truth.event("fault", load=f"inference/{service}", fault=fault)
-
-    def fault_targets(self) -> dict[str, Callable[[str], None]]:
-        """What can be made to fail here, by name ("inference/chat"): call it with a fault, or "ok"."""
-        return {f"inference/{service}": partial(self.set_fault, service) for service in self.servers}
 
     def step(self, dt: float, now: float) -> None:
         """Move every service on by `dt` seconds to the instant `now`."""

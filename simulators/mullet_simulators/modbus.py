@@ -11,9 +11,7 @@ import contextlib
 import math
 import random
 import struct
-from collections.abc import Callable
 from enum import IntEnum, StrEnum
-from functools import partial
 from typing import Any
 
 from mullet_simulators.plant import Plant
@@ -66,7 +64,6 @@ class SimMeter:
     """The registers of one circuit's meter."""
 
     def __init__(self, plant: Plant, circuit: str) -> None:
-        self.name = f"meter/{circuit}"
         self.circuit = circuit
         self.fault = ModbusFault.OK
         self._plant = plant
@@ -110,7 +107,6 @@ class SimContactor:
     """The coil and the auxiliary contact of one circuit's contactor."""
 
     def __init__(self, plant: Plant, circuit: str) -> None:
-        self.name = f"switch/{circuit}"
         self.circuit = circuit
         self.fault = ModbusFault.OK
         self._plant = plant
@@ -129,7 +125,7 @@ class SimContactor:
     def command(self, closed: bool) -> None:
         """Take a command; the contact follows a little later."""
         self._commanded = closed
-        self._plant.truth.request(self.name, "close" if closed else "open", "ok")
+        self._plant.truth.request(self.circuit, "close" if closed else "open", "ok")
         self._move_later()
 
     def cancel(self) -> None:
@@ -225,12 +221,6 @@ class ModbusGateway:
         meter = self.meters.get(unit)
         device: SimMeter | SimContactor = self.contactors[unit] if meter is None else meter
         device.set_fault(fault)
-        self._plant.truth.event("fault", load=device.name, fault=fault)
-
-    def fault_targets(self) -> dict[str, Callable[[str], None]]:
-        """What can be made to fail here ("meter/pdu-a1", "switch/pdu-a1"): call it with a fault, or "ok"."""
-        units: list[tuple[int, SimMeter | SimContactor]] = [*self.meters.items(), *self.contactors.items()]
-        return {device.name: partial(self.set_fault, unit) for unit, device in units}
 
     def answer(self, unit: int, pdu: bytes) -> bytes | None:
         """The answer to one request, or None where the unit stays silent."""

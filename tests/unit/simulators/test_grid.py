@@ -142,13 +142,6 @@ async def test_unknown_feeds_and_faults_are_refused(bench: Bench) -> None:
         bench.grid.set_fault("/price", "melted")
 
 
-async def test_every_feed_can_be_made_to_fail_by_name(bench: Bench) -> None:
-    targets = bench.grid.fault_targets()
-    assert set(targets) == {"grid/price", "grid/limits", "grid/hashprice"}
-    targets["grid/hashprice"]("x1000")
-    assert (await bench.get("hashprice"))["hashprice"] == 50_000.0
-
-
 # -- series
 
 

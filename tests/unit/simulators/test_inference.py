@@ -198,11 +198,6 @@ def test_unknown_faults_and_services_are_refused(bench: Bench) -> None:
         bench.servers.set_fault("nobody", "html")
 
 
-def test_every_server_can_be_made_to_fail_by_name(bench: Bench) -> None:
-    bench.servers.fault_targets()["inference/code"]("html")
-    assert bench.server.fault == "html"
-
-
 @pytest.fixture
 async def served(bench: Bench) -> AsyncIterator[Bench]:
     bench.run(5)

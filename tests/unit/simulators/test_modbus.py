@@ -214,10 +214,3 @@ async def test_a_stranger_to_the_protocol_is_hung_up_on(bench: Bench) -> None:
         assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
-
-
-async def test_every_unit_can_be_made_to_fail_by_name(bench: Bench) -> None:
-    targets = bench.gateway.fault_targets()
-    assert set(targets) == {"meter/poi", "meter/pdu", "switch/pdu"}
-    targets["meter/pdu"]("nan")
-    assert math.isnan((await bench.read(2))[0])
