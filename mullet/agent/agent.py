@@ -84,10 +84,7 @@ class Agent:
         self._gate = gate
         self._clock = clock
         self._transport = transport
-        # What a driver can really do is its own to say; the settings may come from a file.
-        self._loads = {
-            load.id: replace(load, capability=drivers[load.driver].capability(load)) for load in settings.loads
-        }
+        self._loads = {load.id: load for load in settings.loads}
         self._keeper = LeaseKeeper(self._loads, settings.lease_s, clock.monotonic(), cold_boot=cold_boot)
         self._inbox = Inbox(
             settings.facility_id,
@@ -153,11 +150,19 @@ class Agent:
             await self._clock.sleep(self._settings.telemetry_period_s)
 
     def _saw(self, reading: Telemetry) -> None:
-        load = self._loads[reading.load_id]
+        load = self._learn(reading.load_id)
         self._unsent_readings[load.id] = reading
         # Only a reading taken after the lapse may settle a load; this one may be older, so it can only unsettle.
         if self._lapsed(load) and at_failsafe(load, reading) is False:
             self._keeper.unsettle(load.id)
+
+    def _learn(self, load_id: str) -> Load:
+        """Return the load with what its driver says, now, that it can really do: some learn it from the device."""
+        load = self._loads[load_id]
+        capability = self._drivers[load.driver].capability(load)
+        if capability != load.capability:
+            load = self._loads[load_id] = replace(load, capability=capability)
+        return load
 
     async def _report(self) -> None:
         while True:
@@ -206,7 +211,7 @@ class Agent:
                 tasks.create_task(self._carry_out(message, verdict), name=f"command {verdict.id}")
 
     async def _carry_out(self, message: CommandMessage, command: Command) -> None:
-        load = self._loads[command.load_id]
+        load = self._learn(command.load_id)
         async with self._slots, self._locks[load.id]:
             why_not = self._outdated(command)
             if why_not is not None:
@@ -275,7 +280,7 @@ class Agent:
     async def _keep_leases(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             for load_id in self._keeper.expired(self._clock.monotonic()):
-                load = self._loads[load_id]
+                load = self._learn(load_id)
                 if load_id in self._seeking or load.capability.steering is Steering.MONITOR:
                     continue
                 self._seeking.add(load_id)

@@ -375,15 +375,15 @@ async def test_both_sides_prove_who_they_are_over_tls(authority: Path) -> None:
     known = replace(
         secured.settings(),
         tls=True,
-        ca_file=authority / "ca.crt",
-        cert_file=authority / "client.crt",
-        key_file=authority / "client.key",
+        ca_pem=(authority / "ca.crt").read_text(),
+        cert_pem=(authority / "client.crt").read_text(),
+        key_pem=(authority / "client.key").read_text(),
     )
     try:
         async with bench(known) as b:
             await both_up(b)
             assert (await b.send(500.0)).acked is True
-        stranger = replace(known, cert_file=None, key_file=None, timeout_s=2.0)
+        stranger = replace(known, cert_pem=None, key_pem=None)
         with pytest.raises((ssl.SSLError, aiomqtt.MqttError)):
             async with aiomqtt.Client(
                 "127.0.0.1",

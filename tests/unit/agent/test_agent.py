@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mullet.adapters.link import InProcessLink
 from mullet.agent.agent import Agent, AgentSettings
@@ -20,7 +22,7 @@ from mullet.domain.message import CommandMessage, command_payload
 from mullet.domain.telemetry import LoadState, Telemetry
 from mullet.ports import DeviceUnreachable, Identity, LinkError
 from mullet.testing.builders import command, gpu, miner, telemetry
-from mullet.testing.virtual_time import VirtualClock, in_virtual_time
+from mullet.testing.virtual_time import VirtualClock, in_virtual_time, run_virtual
 
 FACILITY = "demo"
 GPU = gpu("gpus-001", fail_safe="300W")
@@ -337,3 +339,39 @@ async def test_an_agent_that_does_not_run_is_an_error_at_once() -> None:
     with pytest.raises(LinkError, match="does not run"):
         await link.send("node-1", command(GPU, at=clock.now()), 5.0)
     assert not link.alive("node-1")
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["beat", "order", "reboot", "deaf", "obeys"]), st.floats(0.1, 90.0)), max_size=12
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=STEPS, cold_boot=st.booleans())
+def test_a_lapsed_lease_always_means_the_safe_point(steps: list[tuple[str, float]], cold_boot: bool) -> None:
+    """Whatever happened before: once a lease and ten seconds are over without a word, no load is above fail-safe."""
+
+    async def scenario() -> None:
+        async with bench(cold_boot=cold_boot) as b:
+            for kind, wait_s in steps:
+                if kind == "beat":
+                    await b.link.renew("node-1", LEASE_S)
+                elif kind == "order":
+                    await b.send(GPU, 600.0)
+                elif kind == "reboot":
+                    b.devices.standing[GPU.id] = telemetry(GPU)
+                else:
+                    b.devices.deaf = kind == "deaf"
+                before = len(b.devices.applied)
+                lapsed = b.agent.state().leases[GPU.id] is LeaseState.LAPSED
+                await asyncio.sleep(wait_s)
+                if lapsed:
+                    assert all(order.watts <= 300.0 for _, order in b.devices.applied[before:])
+            b.devices.deaf = False
+            await asyncio.sleep(LEASE_S + 10.0)
+            for load in (GPU, OTHER):
+                limit = b.limit(load)
+                assert limit is not None
+                assert limit <= 300.0
+
+    run_virtual(scenario())
