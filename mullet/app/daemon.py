@@ -1,0 +1,267 @@
+"""`mullet run`: build everything from one policy file, control until told to stop, leave every device as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mullet.adapters.api_server import ApiServer
+from mullet.adapters.clock import SystemClock
+from mullet.adapters.historian import FanOut, InfluxHistorian, TelemetryStore
+from mullet.adapters.journal import SqliteJournal
+from mullet.adapters.notify import Notifier
+from mullet.adapters.planner_worker import PlannerWorker
+from mullet.adapters.secrets import Credentials, Redactor
+from mullet.adapters.state import StateFile
+from mullet.app.build import build_plant, known_names
+from mullet.app.links import build_link
+from mullet.app.paths import state_directory
+from mullet.control import record
+from mullet.control.loop import Controller
+from mullet.control.operate import Desk
+from mullet.control.parts import Parts, Plant
+from mullet.domain.command import CommandLedger
+from mullet.domain.facility import Mode
+from mullet.policy import LoadedPolicy, PolicyErrors, diff, load_policy
+from mullet.ports import Historian, JournalRow
+from mullet.registry import Registry
+
+BLOCKED_AFTER_S = 2.0
+"""A tick that takes longer than this has its stack written to stderr (R12)."""
+
+logger = logging.getLogger("mullet")
+
+
+@dataclass(frozen=True)
+class DaemonOptions:
+    """How the daemon is started."""
+
+    policy_path: Path
+    ceiling: Mode = Mode.AUTO
+    first_mode: Mode = Mode.OBSERVE
+    """The operator mode of a facility that was never started before (R47)."""
+    state: Path | None = None
+    api_port: int | None = None
+    """Instead of the policy's."""
+    rewrite: Callable[[str], str] = field(default=lambda text: text)
+    """Applied to the policy text before it is parsed (the demo moves its network)."""
+    handle_signals: bool = True
+    broker: str | None = None
+    """Instead of the policy's broker."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a caller may do with a daemon that is up."""
+
+    controller: Controller
+    desk: Desk
+    loaded: LoadedPolicy
+    state: Path
+    journal: Path
+    url: str
+    stop: asyncio.Event
+    clock: SystemClock
+
+
+async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitable[None]] | None = None) -> int:
+    """Run until SIGTERM or SIGINT, or until `beside` returns. Returns the exit code.
+
+    Raises:
+        PolicyErrors, OSError, MulletError: it could not start; no device was changed.
+    """
+    registry, clock, notifier = Registry(), SystemClock(), Notifier()
+    text = options.rewrite(options.policy_path.read_text(encoding="utf-8"))
+    loaded = load_policy(text, str(options.policy_path), known_names(registry))
+    for warning in loaded.warnings:
+        logger.warning("%s", warning)
+    folder = state_directory(loaded.facility.id, options.state)
+    redactor = Redactor()
+    redactor.attach(logging.getLogger())
+    credentials = Credentials(folder / "credentials", redactor)
+    async with AsyncExitStack() as stack:
+        records = loaded.wiring.records
+        journal = SqliteJournal(folder / records.journal, clock)
+        stack.push_async_callback(journal.close)
+        historian, store = _build_historian(loaded, folder, credentials)
+        stack.push_async_callback(historian.close)
+        planner = PlannerWorker()
+        ledger = _ledger_at_start(journal, loaded)
+        link = await build_link(loaded, credentials, clock, lambda: ledger.epoch, options.broker, stack)
+        plant = await build_plant(loaded, registry, clock, credentials)
+        states = StateFile(folder / "operator.json", options.first_mode)
+        controller = Controller(
+            Parts(
+                plant=plant,
+                clock=clock,
+                planner=planner,
+                journal=journal,
+                historian=historian,
+                link=link,
+                operator=states.load(),
+                save_operator=states.save,
+                ceiling=options.ceiling,
+                beat=_beat(notifier),
+            ),
+            ledger,
+        )
+        if states.problem is not None:
+            controller.alarm("state", f"{states.problem}; mode observe until an operator has looked")
+        desk = Desk(controller, clock, _reloader(options, registry, clock, credentials, loaded))
+        stop = asyncio.Event()
+        server = await _serve(options, loaded, desk, store, folder, credentials)
+        stack.push_async_callback(server.close)
+        running = Running(controller, desk, loaded, folder, folder / records.journal, server.url, stop, clock)
+        if options.handle_signals:
+            _handle_signals(running, notifier)
+        await _control(running, notifier, beside)
+    return 0
+
+
+async def _control(running: Running, notifier: Notifier, beside: Callable[[Running], Awaitable[None]] | None) -> None:
+    control = asyncio.create_task(running.controller.run(running.stop), name="control")
+    tasks: set[asyncio.Task[Any]] = {control}
+    if beside is not None:
+        tasks.add(asyncio.create_task(_beside(running, beside), name="beside"))
+    notifier.ready(f"controlling {running.loaded.facility.id}")
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        notifier.stopping("leaves every device as it is")
+        running.stop.set()
+        faulthandler.cancel_dump_traceback_later()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result
+
+
+async def _beside(running: Running, beside: Callable[[Running], Awaitable[None]]) -> None:
+    task = asyncio.ensure_future(beside(running))
+    ended = asyncio.create_task(running.stop.wait())
+    try:
+        await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for item in (task, ended):
+            item.cancel()
+        results = await asyncio.gather(task, ended, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+def _beat(notifier: Notifier) -> Callable[[str], None]:
+    def beat(status: str) -> None:
+        notifier.watchdog()
+        notifier.status(status)
+        faulthandler.dump_traceback_later(BLOCKED_AFTER_S, repeat=False, file=sys.__stderr__ or sys.stderr)
+
+    return beat
+
+
+def _handle_signals(running: Running, notifier: Notifier) -> None:
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        notifier.reloading(running.clock.monotonic())
+        try:
+            changes = await running.desk.reload()
+            logger.info("policy reloaded: %s", json.dumps(changes, default=str))
+        except ValueError as error:
+            logger.error("policy not reloaded, the old one stays:\n%s", error)
+        finally:
+            notifier.ready()
+
+    def start_reload() -> None:
+        task = asyncio.create_task(reload(), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.stop.set)
+    loop.add_signal_handler(signal.SIGHUP, start_reload)
+
+
+def _ledger_at_start(journal: SqliteJournal, loaded: LoadedPolicy) -> CommandLedger:
+    """Return the ledger as the journal leaves it; only the rows since the latest decision are read."""
+    rows: list[JournalRow] = []
+    for kind in (record.START, record.DECISION):
+        newest = journal.newest(kind)
+        if newest is not None:
+            rows.append(newest)
+    after = max((row.seq for row in rows if row.kind == record.DECISION), default=0)
+    rows.extend(journal.rows([record.DECISION, record.RECEIPT], after=after))
+    rows.sort(key=lambda row: row.seq)
+    return record.restore_ledger(rows, loaded.facility)
+
+
+def _build_historian(loaded: LoadedPolicy, folder: Path, credentials: Credentials) -> tuple[Historian, TelemetryStore]:
+    records = loaded.wiring.records
+    store = TelemetryStore(folder / records.telemetry)
+    if records.influx is None:
+        return FanOut([store]), store
+    spec = records.influx
+    token = credentials.lookup(spec.token)
+    return FanOut([store, InfluxHistorian(spec.url, token or "", spec.org, spec.bucket)]), store
+
+
+def _reloader(
+    options: DaemonOptions, registry: Registry, clock: SystemClock, credentials: Credentials, first: LoadedPolicy
+) -> Callable[[], Awaitable[tuple[Plant, Mapping[str, Any]]]]:
+    known = [first]
+
+    async def reload() -> tuple[Plant, Mapping[str, Any]]:
+        text = options.rewrite(await asyncio.to_thread(options.policy_path.read_text, "utf-8"))
+        try:
+            loaded = load_policy(text, str(options.policy_path), known_names(registry))
+        except PolicyErrors as error:
+            raise ValueError("\n".join(str(problem) for problem in error.problems)) from error
+        if loaded.facility.id != known[0].facility.id:
+            raise ValueError(f"facility.id may not change: {known[0].facility.id} -> {loaded.facility.id}")
+        changes = diff(known[0], loaded)
+        plant = await build_plant(loaded, registry, clock, credentials)
+        known[0] = loaded
+        return plant, {"policy_hash": loaded.hash, "changes": [str(change) for change in changes]}
+
+    return reload
+
+
+async def _serve(
+    options: DaemonOptions,
+    loaded: LoadedPolicy,
+    desk: Desk,
+    store: TelemetryStore,
+    folder: Path,
+    credentials: Credentials,
+) -> ApiServer:
+    spec = loaded.wiring.api
+    token = credentials.lookup(spec.token) or _own_token(folder)
+    port = spec.port if options.api_port is None else options.api_port
+    server = ApiServer(loaded.facility.id, desk, token, store, spec.host, port)
+    await server.start()
+    note = folder / "api.json"
+    note.write_text(json.dumps({"url": server.url, "facility": loaded.facility.id, "pid": os.getpid()}) + "\n")
+    return server
+
+
+def _own_token(folder: Path) -> str:
+    """Return the token in the state folder, made at the first start; readable by its owner only."""
+    path = folder / "api-token"
+    if path.exists():
+        return path.read_text(encoding="ascii").strip()
+    token = secrets.token_urlsafe(24)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token + "\n")
+    return token

@@ -1,0 +1,131 @@
+"""`mullet demo`: a simulated facility in a process of its own, and the real daemon controlling it over real protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mullet.adapters.journal import JournalReader, verify
+from mullet.app.daemon import DaemonOptions, Running, run_daemon
+from mullet.app.paths import find_policy
+from mullet.app.simulation import Simulation, grade, start_simulation
+from mullet.control import record
+from mullet.domain.facility import Mode
+
+DEMO_SUBNET = "127.77."
+LEAST_SECONDS = 30.0
+LEAD_S = 8.0
+"""Time the daemon has to come up before the scenario's own time begins."""
+DEFAULT_PORT = 8780
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """How the demo is run."""
+
+    seconds: float | None = None
+    port: int = DEFAULT_PORT
+    broker: str | None = None
+    policy: str = "demo"
+    scenario: str = "demo"
+    keep: Path | None = None
+    """Keep journal, truth log and claims in this folder instead of a temporary one."""
+    seed: int | None = None
+
+
+async def run_demo(options: DemoOptions, show: Callable[[Running], Awaitable[None]]) -> dict[str, Any]:
+    """Run the demo and return the graded summary. `show(running)` is the view; it is cancelled at the end.
+
+    Raises:
+        ValueError: --seconds is below 30. MulletError, OSError: it could not start.
+    """
+    if options.seconds is not None and not options.seconds >= LEAST_SECONDS:
+        raise ValueError(f"--seconds {options.seconds:g}: the scenario needs {LEAST_SECONDS:.0f} s at least")
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="mullet-demo-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return await _run_in(folder, options, show)
+    finally:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _run_in(folder: Path, options: DemoOptions, show: Callable[[Running], Awaitable[None]]) -> dict[str, Any]:
+    truth = folder / "truth.jsonl"
+    extra: Sequence[str] = () if options.seed is None else ("--seed", str(options.seed))
+    simulation = await start_simulation(options.scenario, truth, options.seconds, LEAD_S, extra)
+    jitter: list[float] = []
+    ended: dict[str, Any] = {}
+
+    async def beside(running: Running) -> None:
+        view = asyncio.create_task(show(running), name="view")
+        try:
+            await asyncio.wait({asyncio.create_task(simulation.process.wait(), name="simulation"), view},
+                               return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+        finally:
+            view.cancel()
+            await asyncio.gather(view, return_exceptions=True)
+            jitter.extend(running.controller.jitter_s)
+            facility = running.controller.facility
+            ended["loads"] = {
+                "miners": sum(1 for load in facility.loads if load.kind.value == "miner"),
+                "gpus": sum(1 for load in facility.loads if load.kind.value == "gpu"),
+            }
+            ended["ticks"] = running.controller.ticks
+            ended["mode"] = running.controller.mode.value
+
+    daemon = DaemonOptions(
+        policy_path=find_policy(options.policy),
+        first_mode=Mode.AUTO,
+        state=folder / "state",
+        api_port=options.port,
+        rewrite=lambda text: text.replace(DEMO_SUBNET, f"127.{simulation.subnet}."),
+        broker=options.broker,
+    )
+    try:
+        await run_daemon(daemon, beside)
+    finally:
+        await simulation.close()
+    return await summarise(folder, truth, jitter, ended, simulation)
+
+
+async def summarise(
+    folder: Path, truth: Path, jitter_s: list[float], ended: dict[str, Any], simulation: Simulation
+) -> dict[str, Any]:
+    """Grade the finished run: claims from the journal against the simulator's own truth log."""
+    journal = next((folder / "state").glob("*.db"))
+    claims = folder / "claims.jsonl"
+    await asyncio.to_thread(write_claims, journal, claims)
+    report = await grade(truth, claims)
+    checked = await asyncio.to_thread(verify, journal)
+    return {
+        **ended,
+        **report,
+        "tick_jitter_ms": {"p50": _percentile_ms(jitter_s, 0.50), "p99": _percentile_ms(jitter_s, 0.99)},
+        "journal": {"rows": checked.rows, "intact": checked.first_bad_seq is None},
+        "subnet": f"127.{simulation.subnet}.0.0/16",
+    }
+
+
+def write_claims(journal: Path, claims: Path) -> int:
+    """Export what the journal claims, for the independent checker; returns the number of lines."""
+    count = 0
+    with open(claims, "w", encoding="utf-8") as file:
+        for line in record.claims(JournalReader(journal).iterate([record.DECISION], 0, None)):
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            count += 1
+    return count
+
+
+def _percentile_ms(seconds: list[float], share: float) -> float | None:
+    if not seconds:
+        return None
+    ordered = sorted(seconds)
+    return round(1_000.0 * ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)], 2)
