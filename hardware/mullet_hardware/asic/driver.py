@@ -68,6 +68,11 @@ class AsicDriver:
         self._inboxes: set[Inbox] = set()
         self._saving: asyncio.Task[None] | None = None
 
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """Process ids of the workers that run at present."""
+        return tuple(worker.pid for worker in self._workers if worker.pid is not None)
+
     async def open(self, loads: Sequence[Load]) -> None:
         """Start the worker processes, all at once, and return when they are ready; touches no device.
 
