@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mullet.domain.facility import Circuit, Facility, Mode
 from mullet.domain.load import LeaseHolder, Load, LoadKind
 from mullet.domain.units import format_watts
+from mullet.policy.document import Document
 from mullet.policy.loaded import LoadedPolicy, besides_loads_watts, silent_watts
 from mullet.policy.plant import NO_ENGINE
-from mullet.policy.problems import Path, Problem, field_name
+from mullet.policy.problems import Path, Problem
 
 _NAMES_SHOWN = 3
 
@@ -31,21 +34,14 @@ def problems_for_auto(loaded: LoadedPolicy) -> tuple[Problem, ...]:
         for message, suggestion in (*_silence(facility, circuit), *_unpaid_caps(facility, circuit)):
             path: Path = ("circuits", index[circuit.id])
             problems.append(loaded.document.problem(path, message, suggestion))
-    problems.extend(unenforced_problems(loaded))
+    problems.extend(unenforced_problems(loaded.document, loaded.unenforced))
     return tuple(problems)
 
 
-def unenforced_problems(loaded: LoadedPolicy) -> tuple[Problem, ...]:
+def unenforced_problems(document: Document, paths: Iterable[Path]) -> tuple[Problem, ...]:
     """Return one problem for each field given that nothing enforces in this version."""
-    return tuple(
-        loaded.document.problem(
-            path,
-            f"{field_name(path)} is not enforced: {NO_ENGINE}",
-            "remove it, or run in mode advise or observe",
-            at_key=True,
-        )
-        for path in loaded.unenforced
-    )
+    advice = "remove it, or run in mode advise or observe"
+    return tuple(document.problem(path, f"is not enforced: {NO_ENGINE}", advice, at_key=True) for path in paths)
 
 
 def _beneath(facility: Facility, circuit: Circuit) -> tuple[Load, ...]:

@@ -19,7 +19,7 @@ def check_banks(draft: Draft, known: KnownNames) -> dict[int | str, dict[str, An
     options: dict[int | str, dict[str, Any]] = {}
     circuits, services = draft.ids("circuits"), draft.ids("services")
     accounts = {"own", *draft.ids("accounts")}
-    taken: dict[tuple[object, ...], str] = {}
+    taken: dict[tuple[object, ...], int] = {}
     load_ids: dict[str, str] = {}
     for index, bank in draft.items("banks", BankSection):
         path: Path = ("banks", index)
@@ -30,7 +30,7 @@ def check_banks(draft: Draft, known: KnownNames) -> dict[int | str, dict[str, An
         draft.refer((*path, "circuit"), "circuit", bank.circuit, circuits)
         draft.refer((*path, "account"), "account", bank.account, accounts)
         _check_kind(draft, bank, path, services)
-        _check_addresses(draft, bank, found if found is not None else bank.options, path, taken)
+        _check_addresses(draft, bank, found if found is not None else bank.options, index, taken)
         for load_id in bank_load_ids(bank):
             other = load_ids.setdefault(load_id, bank.id)
             if other != bank.id:
@@ -41,7 +41,7 @@ def check_banks(draft: Draft, known: KnownNames) -> dict[int | str, dict[str, An
                 break
     served = _named_services(draft)
     for index, service in draft.items("services", ServiceSection):
-        if service.id not in served:
+        if service.id not in served and served <= set(services):
             draft.report(("services", index, "id"), f"{service.id!r} has no GPUs", "name it as service of a GPU bank")
     return options
 
@@ -75,9 +75,9 @@ def point_names(bank: BankSection) -> dict[str, float]:
 def _check_kind(draft: Draft, bank: BankSection, path: Path, services: Iterable[str]) -> None:
     other = "miner" if bank.kind == "gpu" else "gpu"
     for name in BankSection.kind_fields[other]:
-        if name not in BankSection.kind_fields[bank.kind] and name != "worst" and getattr(bank, name) is not None:
-            message = f"a {bank.kind} bank has no {name}"
-            draft.report((*path, name), message, f"known: {', '.join(BankSection.kind_fields[bank.kind])}", at_key=True)
+        if name not in BankSection.kind_fields[bank.kind] and getattr(bank, name) is not None:
+            has = ", ".join(BankSection.kind_fields[bank.kind])
+            draft.report((*path, name), f"a {bank.kind} bank has no {name}", f"it has {has}", at_key=True)
     if bank.kind == "gpu":
         _check_gpu(draft, bank, path, services)
     else:
@@ -154,7 +154,7 @@ def _check_capability(
 
 
 def _check_addresses(
-    draft: Draft, bank: BankSection, options: Mapping[str, Any], path: Path, taken: dict[tuple[object, ...], str]
+    draft: Draft, bank: BankSection, options: Mapping[str, Any], index: int, taken: dict[tuple[object, ...], int]
 ) -> None:
     """A device is an address and its ports; what has no IP address is told apart by driver, agent and library."""
     ports = tuple(sorted((name, str(value)) for name, value in options.items() if "port" in name))
@@ -163,18 +163,18 @@ def _check_addresses(
         if "." in bank.addresses[0].address
         else (bank.driver, bank.agent, str(options.get("nvml_library")))
     )
-    shared: dict[str, list[str]] = {}
+    shared: dict[int, list[str]] = {}
     for item in bank.addresses:
-        other = taken.setdefault((*place, item.address), bank.id)
-        if other != bank.id:
+        other = taken.setdefault((*place, item.address), index)
+        if other != index:
             shared.setdefault(other, []).append(item.address)
     for other, addresses in shared.items():
         more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
-        draft.report(
-            (*path, "addresses"), f"{addresses[0]}{more} also in bank {other!r}", "a device belongs to one bank"
-        )
+        message = f"{addresses[0]}{more} also in banks[{other}]"
+        draft.report(("banks", index, "addresses"), message, "a device belongs to one bank")
 
 
 def _named_services(draft: Draft) -> set[str]:
     raw = draft.document.data.get("banks")
-    return {str(item.get("service")) for item in raw if isinstance(item, dict)} if isinstance(raw, list) else set()
+    items = raw if isinstance(raw, list) else []
+    return {str(item["service"]) for item in items if isinstance(item, dict) and item.get("service") is not None}

@@ -124,14 +124,15 @@ def _check_circuits(draft: Draft) -> None:
                 message = f"{what} {name!r} already stands on circuit {used[section, name]!r}"
                 draft.report((*path, what), message, f"a {what} belongs to one circuit")
             used.setdefault((section, name), circuit.id)
-        if circuit.meter is None and circuit.unmanaged_max is None:
+        given = draft.document.data["circuits"][index]
+        if given.get("meter") is None and given.get("unmanaged_max") is None:
             message = f"{circuit.id!r} has neither a meter nor unmanaged_max, so load that nobody manages stays unseen"
             draft.report(path, message, "name its meter, or give unmanaged_max ('0 W' if there is none)")
     for section in ("meters", "switches"):
-        for name, index in draft.ids(section).items():
-            if (section, name) not in used and len(draft.items("circuits", CircuitSection)) == len(
-                draft.ids("circuits")
-            ):
+        ids = draft.ids(section)
+        for name, index in ids.items():
+            # A name that does not exist may be this one, misspelt.
+            if (section, name) not in used and all(other in ids for where, other in used if where == section):
                 draft.report(
                     (section, index, "id"), f"{name!r} stands on no circuit", "name it in a circuit, or remove it"
                 )

@@ -87,7 +87,7 @@ class _Reader:
         if isinstance(node, SequenceNode):
             return [self._value(item, (*path, index)) for index, item in enumerate(node.value)]
         assert isinstance(node, ScalarNode)
-        return self._scalar(node, path)
+        return _scalar(node)
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -123,32 +123,35 @@ class _Reader:
                 own.setdefault(str(key_node.value), (key_node, value_node))
         return list(own.values())
 
-    def _scalar(self, node: ScalarNode, path: Path) -> Any:
-        text = str(node.value)
-        kind = str(node.tag).removeprefix(_TAG)
-        if kind == "null":
-            return None
-        if kind == "bool":
-            return text.lower() == "true"
-        if kind in ("int", "float"):
-            return self._number(text, kind, path)
-        return text
-
-    def _number(self, text: str, kind: str, path: Path) -> Any:
-        plain = text.replace("_", "").lower()
-        try:
-            if kind == "int":
-                return int(plain, 0) if plain.lstrip("+-")[:2] in ("0x", "0o") else int(plain)
-            number = float(plain.replace(".nan", "nan").replace(".inf", "inf"))
-        except ValueError:
-            return text
-        if not math.isfinite(number):
-            self._add(self._document.values[path], path, f"{text} is not a finite number")
-            return None
-        return number
-
     def _add(self, position: tuple[int, int], path: Path, message: str, suggestion: str = "") -> None:
         self._document.problems.append(Problem(self._document.file, *position, field_name(path), message, suggestion))
+
+
+def _scalar(node: ScalarNode) -> Any:
+    text = str(node.value)
+    kind = str(node.tag).removeprefix(_TAG)
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    return _number(text) if kind in ("int", "float") else text
+
+
+def _number(text: str) -> int | float | str:
+    """The number, or the text itself where it is none: what wanted a number then says so."""
+    plain = text.replace("_", "").lower()
+    try:
+        if plain.lstrip("+-")[:2] in ("0x", "0o"):
+            return int(plain, 0)
+        return int(plain) if plain.lstrip("+-").isdecimal() else _finite(float(plain))
+    except ValueError:
+        return text
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number
 
 
 def _position(node: Node) -> tuple[int, int]:

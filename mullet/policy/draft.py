@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mullet.domain.facility import Mode
@@ -30,6 +30,8 @@ class Draft:
     sections: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unenforced: list[Path] = field(default_factory=list)
+    broken: set[Path] = field(default_factory=set)
+    """Fields of the wrong shape: what else could be said of them is not worth saying."""
     currency: str = "USD"
     mode: Mode = Mode.OBSERVE
 
@@ -52,7 +54,9 @@ class Draft:
         return found
 
     def report(self, path: Path, message: str, suggestion: str = "", *, at_key: bool = False) -> None:
-        """Add a problem."""
+        """Add a problem, unless the field already has the wrong shape."""
+        if any(path[:length] in self.broken for length in range(1, len(path) + 1)):
+            return
         self.problems.append(self.document.problem(path, message, suggestion, at_key=at_key))
 
     def refer(self, path: Path, what: str, name: str, known: Iterable[str]) -> None:
@@ -96,7 +100,7 @@ def draft_of(document: Document) -> Draft:
     return draft
 
 
-def _read_list(draft: Draft, name: str, model: type[BaseModel], raw: Any, *, required: bool) -> None:
+def _read_list(draft: Draft, name: str, model: type[Section], raw: Any, *, required: bool) -> None:
     if not isinstance(raw, list):
         draft.report((name,), "must be a list", "start each item with '- '")
         return
@@ -105,19 +109,27 @@ def _read_list(draft: Draft, name: str, model: type[BaseModel], raw: Any, *, req
     draft.lists[name] = {index: _validate(draft, model, item, (name, index)) for index, item in enumerate(raw)}
 
 
-def _validate(draft: Draft, model: type[BaseModel], raw: Any, path: Path) -> BaseModel | None:
+def _validate(draft: Draft, model: type[Section], raw: Any, path: Path) -> Section | None:
     if not isinstance(raw, dict):
         draft.report(path, "must be a mapping of fields", "write 'name: value' lines")
         return None
     try:
         return model.model_validate(raw, context={"currency": draft.currency})
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            draft.problems.append(_problem(draft.document, model, path, details))
+        errors = error.errors(include_url=False)
+    draft.problems.extend(_problem(draft.document, model, path, details) for details in errors)
+    wrong = {str(details["loc"][0]) for details in errors if details["loc"]}
+    draft.broken.update((*path, name) for name in wrong)
+    # What is right is still checked against the rest of the file: the wrong fields stand in with harmless values.
+    rest = {name: value for name, value in raw.items() if name not in wrong}
+    rest.update((name, value) for name, value in model.stand_ins.items() if name in wrong)
+    try:
+        return model.model_validate(rest, context={"currency": draft.currency})
+    except ValidationError:
         return None
 
 
-def _problem(document: Document, model: type[BaseModel], base: Path, details: ErrorDetails) -> Problem:
+def _problem(document: Document, model: type[Section], base: Path, details: ErrorDetails) -> Problem:
     loc = tuple(part for part in details["loc"] if part != "[key]")
     path, kind, context = base + loc, details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
@@ -127,23 +139,34 @@ def _problem(document: Document, model: type[BaseModel], base: Path, details: Er
     if kind == "missing":
         owner = _model_at(model, loc[:-1])
         hint = owner.model_fields[str(loc[-1])].description if owner is not None else None
-        return document.problem(path, "is missing", f"it gives {hint}" if hint else "")
+        return document.problem(path, "is missing", f"add {loc[-1]!r}: {hint}" if hint else f"add {loc[-1]!r}")
+    if details["input"] is None:
+        return document.problem(path, "has no value", "give one, or remove the line")
     if kind == "policy":
         return document.problem(path, str(context["message"]), str(context["suggestion"]))
     message, suggestion = _plain(kind, context, details["input"])
+    if kind == "string_pattern_mismatch":
+        owner = _model_at(model, loc[:-1])
+        hint = owner.model_fields[str(loc[-1])].description if owner is not None else None
+        suggestion = hint or suggestion
     return document.problem(path, message or _lowered(details["msg"]), suggestion)
 
 
 def _plain(kind: str, context: dict[str, Any], value: Any) -> tuple[str, str]:
     """Messages of pydantic's that can be said better; ("", "") where its own will do."""
-    if value is None:
-        return "has no value", "give one, or remove the line"
     if kind in ("enum", "literal_error"):
         expected = str(context.get("expected", ""))
         names = re.findall(r"'([^']+)'", expected)
-        return f"{value!r} is not one of them", nearest_or_all(str(value), names)
+        return f"{value!r} is not known here", nearest_or_all(str(value), names)
     if kind == "string_pattern_mismatch":
         return f"{value!r} does not have the right form", f"it must match {context.get('pattern')}"
+    if kind in ("greater_than", "greater_than_equal"):
+        return (
+            f"{value!r} is too low",
+            "it must be above 0" if kind == "greater_than" else f"the least is {context['ge']}",
+        )
+    if kind == "less_than_equal":
+        return f"{value!r} is too high", f"the most is {context['le']}"
     if kind in ("model_type", "dict_type"):
         return "must be a mapping of fields", ""
     if kind == "list_type":
@@ -161,7 +184,7 @@ def _lowered(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+def _model_of(annotation: Any) -> tuple[type[Section] | None, bool]:
     """The section class within an annotation, and whether it is a list of them."""
     origin = typing.get_origin(annotation)
     if origin in (types.UnionType, typing.Union):
@@ -171,13 +194,13 @@ def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
         return _model_of(typing.get_args(annotation)[0])
     if origin is list:
         return _model_of(typing.get_args(annotation)[0])[0], True
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation, False
     return None, False
 
 
-def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseModel] | None:
-    current: type[BaseModel] | None = model
+def _model_at(model: type[Section], loc: tuple[str | int, ...]) -> type[Section] | None:
+    current: type[Section] | None = model
     for part in loc:
         if isinstance(part, int):
             continue
@@ -187,7 +210,7 @@ def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseMo
     return current
 
 
-def _find_unenforced(draft: Draft, model: type[BaseModel], raw: Any, path: Path) -> None:
+def _find_unenforced(draft: Draft, model: type[Section], raw: Any, path: Path) -> None:
     if isinstance(raw, list):
         for index, item in enumerate(raw):
             _find_unenforced(draft, model, item, (*path, index))

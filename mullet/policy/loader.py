@@ -12,10 +12,9 @@ from mullet.policy.automatic import problems_for_auto, unenforced_problems
 from mullet.policy.build import build_facility, build_wiring
 from mullet.policy.checks import check
 from mullet.policy.document import read_document
-from mullet.policy.draft import Draft, draft_of
+from mullet.policy.draft import draft_of
 from mullet.policy.loaded import LoadedPolicy, derive
-from mullet.policy.plant import NO_ENGINE
-from mullet.policy.problems import PolicyErrors, Problem, field_name
+from mullet.policy.problems import PolicyErrors
 from mullet.policy.settings import PolicyModel
 from mullet.policy.wiring import KnownNames
 
@@ -33,7 +32,8 @@ def load_policy(text: str, filename: str, known: KnownNames) -> LoadedPolicy:
     draft = draft_of(document)
     options = check(draft, known)
     if draft.problems:
-        raise PolicyErrors(draft.problems + _unenforced(draft))
+        in_auto = unenforced_problems(document, draft.unenforced) if draft.mode is Mode.AUTO else ()
+        raise PolicyErrors([*draft.problems, *in_auto])
     model = PolicyModel.model_validate(document.data, context={"currency": draft.currency})
     content = model.model_dump(mode="json")
     digest = hash_content(content)
@@ -53,24 +53,10 @@ def load_policy(text: str, filename: str, known: KnownNames) -> LoadedPolicy:
         if problems:
             raise PolicyErrors(problems)
         return loaded
-    return replace(loaded, warnings=unenforced_problems(loaded))
+    return replace(loaded, warnings=unenforced_problems(document, loaded.unenforced))
 
 
 def hash_content(content: Any) -> str:
     """Return the sha256 of plain data in canonical form (sorted keys, no spaces)."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _unenforced(draft: Draft) -> list[Problem]:
-    if draft.mode is not Mode.AUTO:
-        return []
-    return [
-        draft.document.problem(
-            path,
-            f"{field_name(path)} is not enforced: {NO_ENGINE}",
-            "remove it, or run in mode advise or observe",
-            at_key=True,
-        )
-        for path in draft.unenforced
-    ]

@@ -50,7 +50,7 @@ def _check_options(draft: Draft, schema: OptionsSchema, raw: Mapping[str, Any], 
             draft.report((*path, name), f"unknown option {name!r}", nearest_or_all(name, schema), at_key=True)
     for name, (kind, fallback, help_text) in schema.items():
         if raw.get(name) is None and fallback is ...:
-            draft.report((*path, name), "is missing", f"it gives {help_text}")
+            draft.report((*path, name), "is missing", f"add {name!r}: {help_text}")
         elif raw.get(name) is None:
             options[name] = None if name in raw else fallback
         else:

@@ -36,9 +36,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    stand_ins: ClassVar[dict[str, Any]] = {}
+    """Harmless values for required fields, for checking the others when these have the wrong shape."""
+
 
 class CircuitSection(Section):
     """A node of the limit tree."""
+
+    stand_ins: ClassVar[dict[str, Any]] = {"id": "unknown", "rating": "1000 GW"}
 
     id: Id
     parent: Id | None = Field(default=None, description="the circuit that feeds this one; the grid connection has none")
@@ -61,6 +66,8 @@ class CircuitSection(Section):
 class MeterSection(Section):
     """A power meter; the circuit that names it is where it measures."""
 
+    stand_ins: ClassVar[dict[str, Any]] = {"id": "unknown", "driver": ""}
+
     id: Id
     driver: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -69,6 +76,8 @@ class MeterSection(Section):
 
 class SwitchSection(Section):
     """A contactor or an outlet; the circuit that names it is what it opens."""
+
+    stand_ins: ClassVar[dict[str, Any]] = {"id": "unknown", "driver": ""}
 
     id: Id
     driver: str
@@ -99,8 +108,9 @@ def _learnable(value: Any) -> Any:
 class BankSection(Section):
     """Loads of one kind on one circuit."""
 
+    stand_ins: ClassVar[dict[str, Any]] = {"id": "unknown", "driver": "", "addresses": "0.0.0.0", "circuit": "unknown"}
     kind_fields: ClassVar[dict[str, tuple[str, ...]]] = {
-        "miner": ("points", "worst"),
+        "miner": ("points",),
         "gpu": ("service", "limits", "curve"),
     }
 
@@ -153,6 +163,8 @@ class ServiceSection(Section):
 
 class AuxiliarySection(Section):
     """Pumps, fans, cooling."""
+
+    stand_ins: ClassVar[dict[str, Any]] = {"id": "unknown", "circuit": "unknown"}
 
     id: Id
     circuit: Id

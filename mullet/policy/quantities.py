@@ -31,6 +31,21 @@ def currency_of(info: ValidationInfo) -> str:
     return str((info.context or {}).get("currency", "USD"))
 
 
+_EXAMPLES = {
+    Dimension.POWER: "12 kW",
+    Dimension.TIME: "30 s",
+    Dimension.FRACTION: "5 %",
+    Dimension.HASHRATE: "126 TH/s",
+    Dimension.TOKEN_RATE: "2500 tokens/s",
+    Dimension.ENERGY_PRICE: "45 {currency}/MWh",
+    Dimension.HASHPRICE: "50 {currency}/PH/d",
+    Dimension.TOKEN_PRICE: "2 {currency}/Mtoken",
+    Dimension.TEMPERATURE: "20 degC",
+    Dimension.RAMP: "10 %/min",
+    Dimension.MONEY: "100 {currency}",
+}
+
+
 @dataclass(frozen=True)
 class Quantity:
     """A number with a unit of `dimension`, within [low, high] (`above`: must exceed it), kept in its SI unit."""
@@ -43,21 +58,23 @@ class Quantity:
     def parse(self, value: Any, info: ValidationInfo) -> float:
         """Return the SI value of a text with a unit."""
         currency = currency_of(info)
-        example = f"12 {units_of(self.dimension, currency)[0]}"
+        example = _EXAMPLES[self.dimension].format(currency=currency)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise refused(f"must be a {self.dimension.value} with a unit", f"write it as {example!r}")
+            raise refused(f"must be a {self.dimension.value} with a unit", f"such as {example!r}")
         text = str(value).replace("{currency}", currency)
         try:
             number = parse_quantity(text, self.dimension, currency)
         except QuantityError as error:
             message, _, suggestion = str(error).partition("; ")
+            if not suggestion.startswith("use one of"):
+                message, suggestion = message.partition(", such as")[0], f"write it with its unit, such as {example!r}"
             raise refused(message, suggestion) from None
         if self.low is not None and number < self.low:
-            raise refused(f"{text} is too low", f"the least is {self.low:g} in SI units")
+            raise refused(f"{text} is too low", f"the least is {self.low:g}")
         if self.above is not None and number <= self.above:
             raise refused(f"{text} is too low", f"it must be above {self.above:g}")
         if self.high is not None and number > self.high:
-            limit = f"{self.high * 100:g} %" if self.dimension is Dimension.FRACTION else f"{self.high:g} in SI units"
+            limit = f"{self.high * 100:g} %" if self.dimension is Dimension.FRACTION else f"{self.high:g}"
             raise refused(f"{text} is too high", f"the most is {limit}")
         return number
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,8 @@ class PriceBounds(Section):
 
 class EconomicsSection(Section):
     """What energy costs and what hashing earns, where no feed says otherwise."""
+
+    stand_ins: ClassVar[dict[str, Any]] = {"hashprice": "1 {currency}/PH/d", "fallback_price": "1 {currency}/MWh"}
 
     hashprice: Hashprice
     pool_fee: Fraction = default("0 %")
