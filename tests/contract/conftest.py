@@ -47,6 +47,11 @@ def clock() -> RealClock:
     return RealClock()
 
 
+@pytest.fixture(scope="class")
+def class_clock() -> RealClock:
+    return RealClock()
+
+
 @pytest.fixture
 def count_requests() -> Callable[[Facility], RequestCounter]:
     return RequestCounter
