@@ -72,11 +72,17 @@ class TelemetryStore:
         self._connection: sqlite3.Connection | None = None
         self._positions: dict[str, int] = {}
         self._series_ids: dict[tuple[str, str], int] = {}
+        self._written = 0
         self._failed = 0
         self._problem: str | None = None
         self._spool: Spool[tuple[float, Series]] = Spool(BACKLOG)
         self._thread = threading.Thread(target=self._work, name="telemetry", daemon=True)
         self._thread.start()
+
+    @property
+    def written(self) -> int:
+        """Instants that were stored, or passed over because the period was not yet over."""
+        return self._written
 
     @property
     def dropped(self) -> int:
@@ -134,6 +140,7 @@ class TelemetryStore:
             if self._problem is not None:
                 logger.info("measurements are stored again")
             self._problem = None
+            self._written += 1
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=1.0)
