@@ -30,7 +30,7 @@ FAILSAFE_S = 30.0
 _SIGMAS = 3.0
 _READING_FACTOR = 1.02
 _READING_MARGIN_WATTS = 5.0
-_SETTLED_AFTER_S = 5.0
+_METER_LAG_S = 2.0
 
 # Ceilings of programs outbid one another by priority; these bind whatever another program says.
 _UNCONDITIONAL = frozenset(
@@ -207,7 +207,8 @@ class _Tally:
     observed: float = 0.0
     auxiliary: float = 0.0
     auxiliary_observed: float = 0.0
-    moved_at: float = -math.inf
+    moving: float = 0.0
+    """What loads that were just commanded may draw beyond what they were last seen to draw."""
 
 
 def _tally(facility: Facility, snapshot: Snapshot, index: FacilityIndex, standing: Standing) -> dict[str, _Tally]:
@@ -217,12 +218,14 @@ def _tally(facility: Facility, snapshot: Snapshot, index: FacilityIndex, standin
         tally = tallies[load.circuit]
         tally.most += standing.most_watts(load)
         reading = standing.reading(load)
+        observed = 0.0
         if reading is not None and reading.watts is not None and math.isfinite(reading.watts):
-            tally.observed += reading.watts
+            observed = reading.watts
+        tally.observed += observed
         entry = entries.get(load.id)
-        if entry is not None:
-            moved_at = snapshot.at if entry.pending else max(entry.last_change_at or 0.0, entry.confirmed_at or 0.0)
-            tally.moved_at = max(tally.moved_at, moved_at)
+        if entry is not None and entry.command is not None and _moves(entry, snapshot.at):
+            command = entry.command
+            tally.moving += max(0.0, command.most_before_watts - observed, command.most_after_watts - observed)
     auxiliaries = {node: [a for a in facility.auxiliaries if a.circuit == node] for node in index.bottom_up}
     for node in index.bottom_up:
         tally = tallies[node]
@@ -236,8 +239,13 @@ def _tally(facility: Facility, snapshot: Snapshot, index: FacilityIndex, standin
             above.observed += tally.observed
             above.auxiliary += tally.auxiliary
             above.auxiliary_observed += tally.auxiliary_observed
-            above.moved_at = max(above.moved_at, tally.moved_at)
+            above.moving += tally.moving
     return tallies
+
+
+def _moves(entry: LedgerEntry, at: float) -> bool:
+    since = max(entry.last_change_at or 0.0, entry.confirmed_at or 0.0)
+    return entry.pending or at - since <= _METER_LAG_S
 
 
 def _circuit_account(
@@ -264,7 +272,7 @@ def _circuit_account(
 
     measured = reading.watts if trusted and reading is not None else None
     if measured is not None:
-        unmanaged, planned = _metered_unmanaged(snapshot, index, circuit, tally, measured)
+        unmanaged, planned = _metered_unmanaged(snapshot, index, circuit, tally, measured, target)
         error = circuit.meter_error * abs(measured)
         planned_error = circuit.meter_error * max(abs(target), abs(measured))
     else:
@@ -315,7 +323,7 @@ def _meter_words(circuit: Circuit, reading: MeterReading | None, good: bool, age
 
 
 def _metered_unmanaged(
-    snapshot: Snapshot, index: FacilityIndex, circuit: Circuit, tally: _Tally, measured: float
+    snapshot: Snapshot, index: FacilityIndex, circuit: Circuit, tally: _Tally, measured: float, target: float
 ) -> tuple[float, float]:
     unexplained = measured - tally.most - tally.auxiliary
     ceiling = index.unmanaged_max_watts[circuit.id]
@@ -326,14 +334,13 @@ def _metered_unmanaged(
     latest = residual.latest_watts - tally.auxiliary_observed
     seen = max(0.0, latest + margin) if latest > 0.0 else 0.0
     unmanaged = max(min(seen, ceiling), unexplained, 0.0)
-    # A meter lags behind loads that move, so their change would be taken for unmanaged load and shed twice:
-    # until they have settled, only what was seen while nothing moved is planned with.
-    if residual.samples == 0:
-        return unmanaged, max(latest, 0.0) if snapshot.at - tally.moved_at > _SETTLED_AFTER_S else min(seen, ceiling)
-    planned = max(0.0, residual.mean_watts + margin - tally.auxiliary_observed)
-    if snapshot.at - tally.moved_at > _SETTLED_AFTER_S:
-        planned = max(planned, latest)
-    return unmanaged, planned
+    # A meter lags behind loads that move, so their change would be taken for unmanaged load and shed twice: the
+    # plan goes by what was seen while nothing moved, and by the latest reading only where that is above the limit.
+    steady = max(0.0, residual.mean_watts + margin - tally.auxiliary_observed)
+    if residual.samples > 0 and measured <= target:
+        return unmanaged, steady
+    unexpected = max(0.0, latest - tally.moving)
+    return unmanaged, max(steady, unexpected) if residual.samples > 0 else unexpected
 
 
 def _limits(circuit: Circuit, snapshot: Snapshot, lead_s: float) -> tuple[float, float, Cause | None]:

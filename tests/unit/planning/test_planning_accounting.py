@@ -123,33 +123,40 @@ def test_sums_roll_up_with_auxiliaries_and_meter_error():
     assert all(entry.increases_allowed for entry in accounts.values())
 
 
+def with_residual(plant, made, extra, samples=100, mean=0.0, at=AT):
+    seen = made.meters["ma"].watts or 0.0
+    known = replace(residuals(plant)["pdu-ai"], latest_watts=extra, samples=samples, mean_watts=mean)
+    return replace(
+        made,
+        meters={**made.meters, "ma": MeterReading("ma", at, seen + extra, Quality.GOOD)},
+        residuals={**made.residuals, "pdu-ai": known},
+    )
+
+
 def test_what_the_meter_shows_and_nobody_explains_is_unmanaged():
     plant = small()
-    made = snapshot(plant)
-    seen = made.meters["ma"].watts or 0.0
-    made = replace(
-        made,
-        meters={**made.meters, "ma": MeterReading("ma", AT, seen + 2_000.0, Quality.GOOD)},
-        residuals={**residuals(plant), "pdu-ai": replace(residuals(plant)["pdu-ai"], latest_watts=2_000.0)},
-    )
+    made = with_residual(plant, snapshot(plant), 2_000.0)
     found = account(plant, made)["pdu-ai"]
-    assert found.sum_watts - found.error_watts >= seen + 2_000.0 - 1e-6
-    assert found.planned_unmanaged_watts == pytest.approx(2_000.0)
+    assert found.measured_watts is not None
+    assert found.sum_watts - found.error_watts >= found.measured_watts
+    assert found.planned_unmanaged_watts == 0.0, "seen once, below the limit: not yet planned with"
+    steady = account(plant, with_residual(plant, snapshot(plant), 2_000.0, mean=2_000.0))["pdu-ai"]
+    assert steady.planned_unmanaged_watts == 2_000.0
+    above = account(plant, with_residual(plant, snapshot(plant), 22_000.0))["pdu-ai"]
+    assert above.planned_unmanaged_watts == 22_000.0, "above the limit it counts at once"
 
 
 def test_load_that_moves_is_not_planned_as_unmanaged():
-    plant = small()
+    plant = small(ai_watts=4_000.0)
     load = plant.load_by_id["a0"]
-    made = snapshot(plant, ledger=ledger(confirmed(load, "off", at=AT - 1.0)))
-    seen = made.meters["ma"].watts or 0.0
-    late = replace(
-        made,
-        meters={**made.meters, "ma": MeterReading("ma", AT - 1.0, seen + 3_250.0, Quality.GOOD)},
-        residuals={**residuals(plant), "pdu-ai": replace(residuals(plant)["pdu-ai"], latest_watts=3_250.0)},
-    )
+    asleep_now = replace(confirmed(load, "off", at=AT - 1.0), command=command(load, "off", HIGHEST, LOWEST))
+    made = snapshot(plant, ledger=ledger(asleep_now))
+    late = with_residual(plant, made, 3_250.0, at=AT - 1.0)
     found = account(plant, late)["pdu-ai"]
     assert found.planned_unmanaged_watts == 0.0
-    assert found.sum_watts >= seen + 3_250.0
+    assert found.sum_watts >= (late.meters["ma"].watts or 0.0)
+    later = replace(late, at=AT + 3.0)
+    assert account(plant, later)["pdu-ai"].planned_unmanaged_watts == 3_250.0
 
 
 def test_without_a_meter_unmanaged_is_its_most_and_is_counted_once_above():
