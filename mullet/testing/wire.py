@@ -80,8 +80,8 @@ class Relay:
         asking = asyncio.create_task(self._ask(reader, device_writer))
         try:
             await self._answer(device_reader, writer)
-        except ConnectionError:
-            # One side is gone; both are closed below.
+        except (ConnectionError, asyncio.CancelledError):
+            # One side is gone, or the relay ends, which alone cancels; asyncio's streams log a cancelled handler.
             return
         finally:
             asking.cancel()

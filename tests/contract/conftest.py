@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, ClassVar
 
 import pytest
 
+from mullet.testing.contract import Fault
+from mullet.testing.wire import Relay, Spoil
 from mullet_simulators.facility import Facility
+from mullet_simulators.testing import simulated_facility
 
 
 class RealClock:
@@ -60,3 +64,52 @@ def count_requests() -> Callable[[Facility], RequestCounter]:
 @pytest.fixture
 def no_secrets() -> Callable[[str], Any]:
     return lambda name: None
+
+
+MODBUS_SCENARIO: dict[str, Any] = {
+    "circuits": [
+        {"id": "poi", "limit_w": 20000, "unmanaged_w": 1500, "meter_unit": 1},
+        {"id": "pdu-a", "parent": "poi", "limit_w": 9000, "unmanaged_w": 600, "meter_unit": 2, "switch_unit": 101},
+        {"id": "pdu-b", "parent": "poi", "limit_w": 9000, "unmanaged_w": 250, "meter_unit": 3, "switch_unit": 102},
+    ],
+    "price": {"base_per_mwh": 38.0},
+}
+
+
+class ModbusPlant:
+    """The simulated gateway, reached through a relay; some faults are of a unit, some of the way to it."""
+
+    UNIT_FAULTS: ClassVar = {Fault.HANG: "hang", Fault.IGNORE: "welded", "nan": "nan"}
+    WAY_FAULTS: ClassVar = {Fault.GARBAGE: Spoil.GARBAGE, Fault.GONE: Spoil.RESET}
+
+    def __init__(self, facility: Facility, relay: Relay) -> None:
+        self.facility = facility
+        self.relay = relay
+        self.gateway: Any = next(part for part in facility.components if type(part).__name__ == "ModbusGateway")
+
+    def options(self, **units: int) -> dict[str, dict[str, Any]]:
+        """Options of meters or switches by id."""
+        return {
+            name.replace("_", "-"): {"host": self.relay.host, "port": self.relay.port, "unit": unit}
+            for name, unit in units.items()
+        }
+
+    async def fail(self, unit: int, fault: Fault | str | None) -> None:
+        """Begin a fault, or end it."""
+        if fault in self.WAY_FAULTS:
+            self.relay.spoil = self.WAY_FAULTS[fault]
+            return
+        self.relay.spoil = Spoil.NOTHING
+        self.gateway.set_fault(unit, "ok" if fault is None else self.UNIT_FAULTS[fault])
+
+
+@pytest.fixture
+def modbus_plant() -> Callable[[float], AbstractAsyncContextManager[ModbusPlant]]:
+    @asynccontextmanager
+    async def run(latency_s: float) -> AsyncIterator[ModbusPlant]:
+        async with simulated_facility(MODBUS_SCENARIO, servers=("modbus",)) as facility:
+            host, _, port = str(facility.addresses()["modbus"]["address"]).rpartition(":")
+            async with Relay(host, int(port), latency_s) as relay:
+                yield ModbusPlant(facility, relay)
+
+    return run

@@ -31,7 +31,7 @@ class ModbusMeter:
         "heartbeat_register": (
             int,
             4,
-            "input register of a count that rises while the meter lives, uint32; null: none",
+            "input register of a count that rises while it lives, uint32; null: none",
         ),
         "status_register": (int, 6, "input register that is 0 while the reading is good, uint16; null: none"),
         "max_watts": (float, None, "a reading above this is not believed"),
