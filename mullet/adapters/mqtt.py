@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from aiomqtt import Message
 
+from mullet.adapters.broker import BrokerSettings
 from mullet.adapters.link import Correspondence, NewestQueue, mortal
-from mullet.adapters.mqtt_session import BrokerSettings, LastWill, MqttSession, NotDelivered
+from mullet.adapters.mqtt_session import LastWill, MqttSession, NotDelivered
 from mullet.domain.command import Command, Receipt
 from mullet.domain.message import (
     CommandMessage,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from mullet.agent.failsafe import at_failsafe, failsafe_command
 from mullet.agent.inbox import ANSWERED, Inbox, Rejection
 from mullet.agent.lease import LeaseKeeper, LeaseState
-from mullet.agent.transport import AgentTransport, CommandGate
+from mullet.agent.transport import AgentTransport, CommandGate, LeaseMemory
 from mullet.domain.command import Command, Receipt
 from mullet.domain.load import Load, Steering
 from mullet.domain.message import CommandMessage, HeartbeatMessage
@@ -66,7 +66,7 @@ class Agent:
     Args:
         drivers: by driver name, built as for a controller; the agent opens and closes them.
         gate: the only way commands take to a device.
-        cold_boot: the machine has just started, so the devices' state is nobody's setpoint: go to fail-safe at once.
+        memory: keeps over restarts how long the leases still run; without one, each start grants a full lease.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Agent:
         clock: Clock,
         transport: AgentTransport,
         *,
-        cold_boot: bool = False,
+        memory: LeaseMemory | None = None,
     ) -> None:
         self._settings = settings
         self._drivers = drivers
@@ -85,7 +85,10 @@ class Agent:
         self._clock = clock
         self._transport = transport
         self._loads = {load.id: load for load in settings.loads}
-        self._keeper = LeaseKeeper(self._loads, settings.lease_s, clock.monotonic(), cold_boot=cold_boot)
+        self._memory = memory
+        now = clock.monotonic()
+        grace_s = memory.recall(now) if memory is not None else None
+        self._keeper = LeaseKeeper(self._loads, settings.lease_s, now, grace_s=grace_s)
         self._inbox = Inbox(
             settings.facility_id,
             settings.agent_id,
@@ -109,6 +112,7 @@ class Agent:
         """Tend the loads until cancelled. Leaves every device as it stands."""
         opened: list[Driver] = []
         try:
+            self._remember()
             for name, driver in self._drivers.items():
                 await driver.open([load for load in self._loads.values() if load.driver == name])
                 opened.append(driver)
@@ -197,6 +201,7 @@ class Agent:
                     logger.warning("heartbeat rejected (%s): %s", beat.reason.value, beat.detail)
                 else:
                     self._keeper.renew(self._clock.monotonic(), beat.lease_s)
+                    self._remember()
                 continue
             verdict = self._inbox.judge(message, self._clock.now())
             if isinstance(verdict, Rejection):
@@ -208,7 +213,13 @@ class Agent:
                 why = "in fail-safe: no heartbeat since the lease lapsed"
                 tasks.create_task(self._refuse(message, verdict.id, why))
             else:
+                self._remember()
                 tasks.create_task(self._carry_out(message, verdict), name=f"command {verdict.id}")
+
+    def _remember(self) -> None:
+        deadline = self._keeper.last_deadline()
+        if self._memory is not None and deadline is not None:
+            self._memory.remember(deadline)
 
     async def _carry_out(self, message: CommandMessage, command: Command) -> None:
         load = self._learn(command.load_id)

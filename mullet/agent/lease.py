@@ -38,8 +38,9 @@ class _Lease:
 class LeaseKeeper:
     """Keeps one lease per load. All instants are monotonic seconds, handed in, and never fall.
 
-    `lease_s` is the longest lease granted, whatever a message asks for. With `cold_boot` (the machine has just
-    started) every load begins lapsed; otherwise it keeps its state for a full lease from `now`.
+    `lease_s` is the longest lease granted, whatever a message asks for. `grace_s` is how long every load keeps its
+    state from `now` without a word: what is left of the leases of before a restart, a full lease where that is
+    unknown (None), nothing where they lapsed meanwhile or the machine has just started (0: every load begins lapsed).
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class LeaseKeeper:
         lease_s: float,
         now: float,
         *,
-        cold_boot: bool = False,
+        grace_s: float | None = None,
         retry_first_s: float = 1.0,
         retry_most_s: float = 5.0,
     ) -> None:
@@ -59,8 +60,9 @@ class LeaseKeeper:
         self._retry_most_s = retry_most_s
         self._heard_at = -math.inf
         self._heard_until = -math.inf
-        state, deadline = (LeaseState.LAPSED, now) if cold_boot else (LeaseState.GRACE, now + lease_s)
-        self._leases = {load_id: _Lease(state, deadline) for load_id in load_ids}
+        grace_s = lease_s if grace_s is None else min(max(grace_s, 0.0), lease_s)
+        state = LeaseState.GRACE if grace_s > 0.0 else LeaseState.LAPSED
+        self._leases = {load_id: _Lease(state, now + grace_s) for load_id in load_ids}
 
     def renew(self, now: float, lease_s: float | None = None) -> None:
         """Take a heartbeat: every lease that has not lapsed runs another `lease_s` from `now`."""
@@ -133,10 +135,10 @@ class LeaseKeeper:
         """Return the last setpoint taken for the load since this agent started."""
         return self._leases[load_id].setpoint
 
-    def remaining_s(self, load_id: str, now: float) -> float:
-        """Return how long the load's lease still runs; 0 once it has lapsed."""
-        lease = self._leases[load_id]
-        return 0.0 if lease.state is LeaseState.LAPSED else max(0.0, lease.deadline - now)
+    def last_deadline(self) -> float | None:
+        """Return when the last of the leases that run lapses unless it is renewed; None if none runs."""
+        running = [lease.deadline for lease in self._leases.values() if lease.state is not LeaseState.LAPSED]
+        return max(running, default=None)
 
     def _granted(self, lease_s: float | None) -> float:
         if lease_s is None:

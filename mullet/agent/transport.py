@@ -1,4 +1,4 @@
-"""What an edge agent needs of the way to its controller and of its drivers' gate."""
+"""What an edge agent needs of the world: the way to its controller, its drivers' gate, a memory of its leases."""
 
 from __future__ import annotations
 
@@ -48,3 +48,13 @@ class CommandGate(Protocol):
             WriteRefused: the gate is closed for it.
             DeviceError: the device could not be reached or said no.
         """
+
+
+class LeaseMemory(Protocol):
+    """Keeps, over restarts of the agent, until when its leases run (monotonic seconds of this run of the machine)."""
+
+    def recall(self, now: float) -> float | None:
+        """Return how many seconds the leases still run; 0 after a cold boot or a lapse; None if nothing is known."""
+
+    def remember(self, deadline: float) -> None:
+        """Keep a new end of the leases."""

@@ -18,9 +18,10 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
+from mullet.adapters.broker import BrokerSettings
 from mullet.adapters.clock import SystemClock
 from mullet.adapters.mqtt import MqttAgentTransport, MqttLink, jittered_backoff
-from mullet.adapters.mqtt_session import BrokerRefused, BrokerSettings, NotDelivered
+from mullet.adapters.mqtt_session import BrokerRefused, NotDelivered
 from mullet.agent.agent import Agent, AgentSettings
 from mullet.agent.lease import LeaseState
 from mullet.control.gate import Permit, WriteGate

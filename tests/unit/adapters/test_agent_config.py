@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mullet.adapters.agent_config import AgentConfigError, parse_agent_config, read_agent_config
-from mullet.adapters.mqtt_session import broker_settings
+from mullet.adapters.broker import broker_settings
 
 EXAMPLE = Path(__file__).parents[3] / "policies" / "agent-gpu-node.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")

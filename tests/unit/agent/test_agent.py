@@ -112,11 +112,26 @@ class Bench:
         return self.devices.standing[load.id].limit_watts
 
 
-def make_agent(clock: VirtualClock, devices: Devices, link: InProcessLink, loads: Sequence[Load], cold: bool) -> Agent:
+@dataclass
+class Memory:
+    """Keeps the end of the leases as a file does, within one run of the machine."""
+
+    deadline: float | None = None
+
+    def recall(self, now: float) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - now)
+
+    def remember(self, deadline: float) -> None:
+        self.deadline = deadline
+
+
+def make_agent(
+    clock: VirtualClock, devices: Devices, link: InProcessLink, loads: Sequence[Load], memory: Memory
+) -> Agent:
     drivers = {load.driver: devices for load in loads}
     gate = WriteGate(drivers, None, lambda load: Permit(Mode.AUTO, None), clock.now)
     named = AgentSettings("node-1", FACILITY, tuple(loads), lease_s=LEASE_S)
-    return Agent(named, drivers, gate, clock, link.transport("node-1"), cold_boot=cold)
+    return Agent(named, drivers, gate, clock, link.transport("node-1"), memory=memory)
 
 
 @asynccontextmanager
@@ -139,7 +154,7 @@ async def bench(
     clock = VirtualClock()
     devices = Devices(clock, {one.load_id: one for one in standing or [telemetry(load) for load in loads]})
     link = InProcessLink(FACILITY, clock, lambda: 1)
-    agent = make_agent(clock, devices, link, loads, cold_boot)
+    agent = make_agent(clock, devices, link, loads, Memory(0.0 if cold_boot else None))
     async with running(agent):
         yield Bench(clock, devices, link, agent)
     assert devices.opened == 0
@@ -171,9 +186,19 @@ async def test_a_start_and_a_stop_change_no_device() -> None:
         await b.link.renew("node-1", LEASE_S)
         await asyncio.sleep(30.0)
     assert b.devices.applied == []
-    async with running(make_agent(b.clock, b.devices, b.link, (GPU, OTHER), cold=False)):
+    async with running(make_agent(b.clock, b.devices, b.link, (GPU, OTHER), Memory())):
         await asyncio.sleep(59.0)
     assert b.devices.applied == []
+
+
+@in_virtual_time
+async def test_an_agent_that_crashes_over_and_over_does_not_lengthen_the_leases() -> None:
+    clock, memory = VirtualClock(), Memory()
+    devices = Devices(clock, {GPU.id: telemetry(GPU)})
+    for _ in range(7):
+        async with running(make_agent(clock, devices, InProcessLink(FACILITY, clock, lambda: 1), (GPU,), memory)):
+            await asyncio.sleep(10.0)
+    assert devices.standing[GPU.id].limit_watts == 300.0
 
 
 @in_virtual_time

@@ -18,13 +18,20 @@ ORDER = command(LOAD, point="700W")
 
 
 def keeper(*, cold_boot: bool = False) -> LeaseKeeper:
-    return LeaseKeeper([LOAD.id], LEASE_S, 0.0, cold_boot=cold_boot)
+    return LeaseKeeper([LOAD.id], LEASE_S, 0.0, grace_s=0.0 if cold_boot else None)
 
 
 def test_a_restart_keeps_the_state_for_a_full_lease_and_not_longer() -> None:
     leases = keeper()
     assert leases.expired(59.9) == ()
     assert leases.expired(60.0) == (LOAD.id,)
+
+
+def test_a_restart_never_lengthens_a_lease() -> None:
+    rest = LeaseKeeper([LOAD.id], LEASE_S, 0.0, grace_s=20.0)
+    assert rest.expired(19.9) == ()
+    assert rest.expired(20.0) == (LOAD.id,)
+    assert LeaseKeeper([LOAD.id], LEASE_S, 0.0, grace_s=1e9).expired(LEASE_S) == (LOAD.id,)
 
 
 def test_a_cold_boot_goes_to_failsafe_at_once() -> None:
