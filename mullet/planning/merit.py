@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mullet.domain.facility import Facility
+from mullet.domain.facility import Facility, SafeAction
+from mullet.domain.feeds import PriceCurve, Reading
 from mullet.domain.load import LoadKind, OperatingPoint
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.units import TH_PER_PH, WATTS_PER_MW
 from mullet.planning.index import GroupIndex
 
 HOURS_PER_DAY = 24.0
+PRICE_SOURCE = "price"
+PRICE_AGE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def market_now(facility: Facility, snapshot: Snapshot, planned_price_per_mwh: fl
     economics = facility.economics
     price = planned_price_per_mwh
     if price is None and snapshot.prices is not None:
-        price = snapshot.prices.value.at(snapshot.at)
+        price = _price_now(facility, snapshot.prices, snapshot.at)
     known = price is not None
     hashprice = snapshot.hashprice.value if snapshot.hashprice is not None else economics.hashprice_per_ph_day
     return Market(
@@ -55,6 +58,16 @@ def market_now(facility: Facility, snapshot: Snapshot, planned_price_per_mwh: fl
         deadband_per_mwh=economics.deadband_per_mwh,
         known=known,
     )
+
+
+def _price_now(facility: Facility, reading: Reading[PriceCurve], at: float) -> float | None:
+    """Return the curve's price, or its last one while the feed is still fresh."""
+    price = reading.value.at(at)
+    fresh = reading.age_s(at) <= facility.safety_age_s(PRICE_SOURCE, SafeAction.LADDER, PRICE_AGE_S)
+    if price is None and fresh and reading.value.intervals:
+        last = max(reading.value.intervals, key=lambda interval: interval.end)
+        return last.price_per_mwh if last.end <= at else None
+    return price
 
 
 def break_even_per_mwh(market: Market, lower: OperatingPoint, upper: OperatingPoint) -> float:
