@@ -121,3 +121,7 @@ def _is_alive(pid: int) -> bool:
 def _say(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
