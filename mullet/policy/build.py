@@ -17,7 +17,7 @@ from mullet.domain.facility import (
     SafetyRow,
     Service,
 )
-from mullet.domain.load import Capability, LeaseHolder, Load, LoadKind, OperatingPoint
+from mullet.domain.load import Capability, LeaseHolder, Load, LoadKind, OperatingPoint, Steering
 from mullet.policy.bank_checks import bank_load_ids, fail_safe_name
 from mullet.policy.checks import USABLE_FRACTION, Options, mqtt_authority, split_listen
 from mullet.policy.plant import BankSection, CircuitSection, ServiceSection
@@ -135,7 +135,8 @@ def _service(service: ServiceSection) -> Service:
 
 
 def _loads(bank: BankSection, capability: Capability) -> list[Load]:
-    if bank.agent is not None and capability.lease is LeaseHolder.NONE:
+    commanded = capability.steering is not Steering.MONITOR
+    if bank.agent is not None and commanded and capability.lease is LeaseHolder.NONE:
         capability = replace(capability, lease=LeaseHolder.AGENT)
     capability = replace(
         capability,

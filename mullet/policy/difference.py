@@ -11,7 +11,6 @@ from mullet.policy.checks import USABLE_FRACTION
 from mullet.policy.loaded import LoadedPolicy
 
 _MODES = ("observe", "advise", "auto")
-_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +38,17 @@ def diff(before: LoadedPolicy, after: LoadedPolicy) -> tuple[Change, ...]:
     old_text, new_text = _flatten(before.document.data), _flatten(after.document.data)
     changes = []
     for path in sorted(set(old) | set(new)):
-        was, becomes = old.get(path, _ABSENT), new.get(path, _ABSENT)
+        was, becomes = old.get(path), new.get(path)
         if was == becomes:
             continue
-        absent_before, absent_after = was is _ABSENT or was is None, becomes is _ABSENT or becomes is None
-        kind = "added" if absent_before else "removed" if absent_after else "changed"
+        kind = "added" if was is None else "removed" if becomes is None else "changed"
         changes.append(
             Change(
                 path=path,
                 kind=kind,
-                before=None if absent_before else _text(old_text.get(path, was)),
-                after=None if absent_after else _text(new_text.get(path, becomes)),
-                raises_limit=_loosens(path, None if absent_before else was, None if absent_after else becomes),
+                before=None if was is None else _text(old_text.get(path, was)),
+                after=None if becomes is None else _text(new_text.get(path, becomes)),
+                raises_limit=_loosens(path, was, becomes),
             )
         )
     return tuple(changes)
@@ -66,13 +64,13 @@ def _with_limits(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flatten(value: Any, path: str = "") -> dict[str, Any]:
-    """Leaves by path; items of a list go by their id (or name or source) where they have one, else by index."""
+    """Leaves by path; a list's items go by their id, name or source, else by index. What is empty is absent."""
     if isinstance(value, Mapping):
         items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
     elif isinstance(value, list) and value:
         items = [(f"{path}[{_label(item, index)}]", item) for index, item in enumerate(value)]
     else:
-        return {path: value}
+        return {} if value is None or value in ([], {}) else {path: value}
     leaves: dict[str, Any] = {}
     for inner, item in items:
         leaves.update(_flatten(item, inner))

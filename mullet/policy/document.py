@@ -13,7 +13,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from mullet.policy.problems import Path, PolicyErrors, Problem, field_name
 
 _TAG = "tag:yaml.org,2002:"
-_MOST_NODES = 500_000
+_MOST_NODES = 300_000
 _MOST_DEPTH = 40
 
 

@@ -83,15 +83,13 @@ def draft_of(document: Document) -> Draft:
     for name, info in known.items():
         model, is_list = _model_of(info.annotation)
         assert model is not None
-        if name not in document.data:
+        if document.data.get(name) is None:
             if info.is_required():
                 draft.report((name,), "is missing", f"add a section {name!r}")
             elif info.default_factory is not None and not is_list:
                 draft.sections[name] = _validate(draft, model, {}, (name,))
             continue
         raw = document.data[name]
-        if raw is None and not info.is_required():
-            raw = [] if is_list else {}
         if is_list:
             _read_list(draft, name, model, raw, required=info.is_required())
         else:

@@ -34,7 +34,8 @@ def load_policy(text: str, filename: str, known: KnownNames) -> LoadedPolicy:
     if draft.problems:
         in_auto = unenforced_problems(document, draft.unenforced) if draft.mode is Mode.AUTO else ()
         raise PolicyErrors([*draft.problems, *in_auto])
-    model = PolicyModel.model_validate(document.data, context={"currency": draft.currency})
+    given = {name: value for name, value in document.data.items() if value is not None}
+    model = PolicyModel.model_validate(given, context={"currency": draft.currency})
     content = model.model_dump(mode="json")
     digest = hash_content(content)
     facility = build_facility(model, options, known, digest)

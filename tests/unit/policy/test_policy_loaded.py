@@ -1,0 +1,252 @@
+"""What policies become: facility, wiring, hash, derived facts, the rules of mode auto, differences, the schema."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from policy_kit import KNOWN, load, problems, small
+from ruamel.yaml import YAML
+
+from mullet.domain.facility import Mode, SafeAction
+from mullet.domain.load import LeaseHolder, LoadKind
+from mullet.domain.plan import group_loads
+from mullet.policy import LoadedPolicy, diff, json_schema, load_policy, problems_for_auto
+
+POLICIES = Path(__file__).parents[3] / "policies"
+
+
+def shipped(name: str) -> LoadedPolicy:
+    """Load a policy that ships."""
+    path = POLICIES / f"{name}.yaml"
+    return load_policy(path.read_text(), path.name, KNOWN)
+
+
+def scenario() -> dict[str, Any]:
+    """Read the scenario of the simulated facility, as data."""
+    text = (resources.files("mullet_simulators") / "scenarios" / "demo.yaml").read_text()
+    data: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return data
+
+
+def test_demo_is_fit_for_auto_without_a_warning() -> None:
+    demo = shipped("demo")
+    assert demo.facility.mode is Mode.AUTO
+    assert demo.warnings == ()
+    assert problems_for_auto(demo) == ()
+    assert len(demo.facility.of_kind(LoadKind.MINER)) >= 200
+    assert len(demo.facility.of_kind(LoadKind.GPU)) >= 8
+    assert max(len(demo.facility.path(circuit.id)) for circuit in demo.facility.circuits) >= 3
+
+
+def test_demo_describes_the_circuits_of_the_simulated_facility() -> None:
+    demo, simulated = shipped("demo"), scenario()
+    assert [circuit.id for circuit in demo.facility.circuits] == [c["id"] for c in simulated["circuits"]]
+    for circuit, truth in zip(demo.facility.circuits, simulated["circuits"], strict=True):
+        assert circuit.parent == truth.get("parent")
+        assert circuit.usable_watts == pytest.approx(truth["limit_w"])
+        assert circuit.unmanaged_max_watts >= 1.08 * truth["unmanaged_w"]
+        assert circuit.meter is not None
+        assert demo.wiring.meters[circuit.meter].options["unit"] == truth["meter_unit"]
+        assert (circuit.switch is None) == ("switch_unit" not in truth)
+        if circuit.switch is not None:
+            assert demo.wiring.switches[circuit.switch].options["unit"] == truth["switch_unit"]
+
+
+def test_demo_describes_the_loads_of_the_simulated_facility() -> None:
+    demo, simulated = shipped("demo"), scenario()
+    expected: dict[str, tuple[str, str]] = {}
+    for bank in simulated["banks"]:
+        for k in range(1, bank["count"] + 1):
+            expected[f"{bank['id']}-{k:03d}"] = (bank["circuit"], f"127.77.{bank['number']}.{k}")
+    index = 0
+    for service in simulated["services"]:
+        for k in range(1, service["gpus"] + 1):
+            expected[f"{service['bank']}-{k:03d}"] = (service["circuit"], str(index))
+            index += 1
+    assert {load.id: (load.circuit, load.address) for load in demo.facility.loads} == expected
+    for number, service in enumerate(simulated["services"]):
+        first = demo.facility.loads_of_service[service["id"]][0]
+        assert first.lowest.watts == service["gpu"]["min_cap_w"]
+        assert first.highest.watts == service["gpu"]["max_cap_w"]
+        feed = demo.wiring.feeds[f"demand-{service['id']}"]
+        assert feed.kind == f"demand:{service['id']}"
+        assert feed.options["url"] == f"http://127.77.0.3:{8703 + number}/metrics"
+        assert feed.options["service"] == service["id"]
+
+
+def test_demo_limits_bind_at_worst_draw_and_planning_has_few_groups() -> None:
+    demo = shipped("demo")
+    for circuit in demo.facility.circuits:
+        assert demo.derived.worst_watts[circuit.id] > circuit.usable_watts
+    assert len(group_loads(demo.facility)) <= 10
+
+
+@pytest.mark.parametrize(("name", "unenforced"), [("west-texas", 1), ("nordic", 2)])
+def test_the_policies_in_advise_warn_of_what_nothing_enforces(name: str, unenforced: int) -> None:
+    loaded = shipped(name)
+    assert loaded.facility.mode is Mode.ADVISE
+    assert len(loaded.warnings) == unenforced
+    assert all("not enforced" in warning.message for warning in loaded.warnings)
+    assert problems_for_auto(loaded) == loaded.warnings
+
+
+def test_west_texas_is_a_20_mw_facility_that_its_limit_binds() -> None:
+    texas = shipped("west-texas")
+    assert texas.facility.root.usable_watts == pytest.approx(20e6)
+    assert texas.derived.worst_watts["poi"] > 15e6
+
+
+def test_nordic_keeps_heat_as_a_limit_of_the_tree_in_euro() -> None:
+    nordic = shipped("nordic")
+    loop = nordic.facility.circuit_by_id["heat-loop"]
+    assert nordic.facility.currency == "EUR"
+    assert loop.usable_watts < 0.8 * loop.rating_watts
+    assert nordic.derived.worst_watts["heat-loop"] > loop.usable_watts
+    assert nordic.facility.grid_steps[0] == (900.0, 24)
+    assert nordic.wiring.fx["USD"].rate == pytest.approx(0.92)
+
+
+def test_break_even_is_what_the_requirement_computes() -> None:
+    policy = small()
+    policy["economics"] = {"hashprice": "50 USD/PH/d", "fallback_price": "95 USD/MWh"}
+    policy["banks"][0]["points"][1] = {"name": "full", "power": "1750 W", "hashrate": "100 TH/s"}
+    assert load(policy).derived.break_even_per_mwh["wm"] == pytest.approx(119.05, abs=0.01)
+    policy["economics"].update(pool_fee="2 %", energy_adder="10 USD/MWh")
+    assert load(policy).derived.break_even_per_mwh["wm"] == pytest.approx(0.98 * 119.0476 - 10.0, abs=0.01)
+
+
+def test_safety_rows_that_are_left_out_have_their_usual_ages() -> None:
+    facility = load(small(safety=[{"source": "meter", "max_age": "2 s", "action": "no_increase"}])).facility
+    assert facility.safety_age_s("meter", SafeAction.NO_INCREASE, -1.0) == 2.0
+    assert facility.safety_age_s("meter", SafeAction.ASSUME_MAX, -1.0) == 10.0
+    assert facility.safety_age_s("price", SafeAction.LADDER, -1.0) == 60.0
+    assert facility.safety_age_s("demand", SafeAction.RESERVE_ONLY, -1.0) == 10.0
+
+
+def test_an_agent_gives_its_loads_a_lease_and_overrides_apply() -> None:
+    policy = small()
+    policy["banks"][0].update(ramp_down="7 s", min_dwell="1 min", identity=None)
+    del policy["banks"][0]["identity"]
+    policy["banks"][0]["addresses"] = [{"address": "10.0.1.9", "identity": "02:00:00:00:00:09"}, "10.0.1.1-2"]
+    loaded = load(policy)
+    gpu, miner = loaded.facility.load_by_id["gpus-001"], loaded.facility.load_by_id["wm-001"]
+    assert gpu.capability.lease is LeaseHolder.AGENT
+    assert loaded.wiring.agents == {"node": ("gpus-001", "gpus-002", "gpus-003", "gpus-004")}
+    assert (miner.address, miner.identity) == ("10.0.1.9", "02:00:00:00:00:09")
+    assert [load.address for load in loaded.facility.banks["wm"]] == ["10.0.1.9", "10.0.1.1", "10.0.1.2"]
+    assert miner.capability.lease is LeaseHolder.NONE
+    assert (miner.capability.ramp_down_s, miner.capability.min_dwell_s) == (7.0, 60.0)
+    assert miner.fail_safe == "off"
+
+
+def overloaded(**circuit: Any) -> dict[str, Any]:
+    """A policy in auto whose unleased miners exceed their circuit's limit once the controller is silent."""
+    policy = small()
+    policy["banks"][0]["addresses"] = "10.0.1.1-20"
+    del policy["circuits"][1]["switch"]
+    del policy["switches"]
+    policy["circuits"][1].update(circuit)
+    return policy
+
+
+def test_auto_is_refused_where_silence_would_exceed_a_limit() -> None:
+    assert [line.split(":")[0] for line in problems(overloaded())] == ["circuits[1]"]
+
+
+def test_a_switch_at_the_circuit_or_acceptance_by_name_lets_auto_pass() -> None:
+    load(overloaded(accept_unleased=True))
+    with_switch = overloaded(switch="k")
+    with_switch["switches"] = [{"id": "k", "driver": "modbus", "options": {"host": "10.0.0.4", "unit": 101}}]
+    load(with_switch)
+
+
+def test_a_switch_above_the_limit_does_not_help() -> None:
+    policy = overloaded()
+    policy["circuits"][0]["switch"] = "k"
+    policy["switches"] = [{"id": "k", "driver": "modbus", "options": {"host": "10.0.0.4", "unit": 101}}]
+    assert [line.split(":")[0] for line in problems(policy)] == ["circuits[1]"]
+
+
+def test_circuits_out_of_auto_are_not_judged_but_count_at_worst_draw() -> None:
+    load(overloaded(mode="advise"))
+    policy = overloaded()
+    policy["facility"]["mode"] = "advise"
+    assert [p.field for p in problems_for_auto(load(policy))] == []
+
+
+def test_caps_that_mining_pays_for_need_a_lease_on_the_side_of_the_gpus() -> None:
+    policy = small()
+    policy["banks"][0]["addresses"] = "10.0.1.1-16"
+    load(policy)
+    del policy["banks"][1]["agent"]
+    found = problems(policy)
+    assert len(found) == 1
+    assert "mining pays for power caps of GPUs that have no lease (gpus)" in found[0]
+    policy["circuits"][1]["accept_unleased"] = True
+    load(policy)
+
+
+def test_an_open_interface_must_be_stated() -> None:
+    assert problems(small(api={"listen": "0.0.0.0:8780"})) == [
+        "api.listen: 0.0.0.0 is reachable from beyond this machine"
+    ]
+    assert load(small(api={"listen": "0.0.0.0:8780", "allow_remote": True})).wiring.api.host == "0.0.0.0"
+    assert load(small(api={"listen": "[::1]:1"})).wiring.api.port == 1
+
+
+def test_the_broker_is_split_into_host_port_and_names_of_credentials() -> None:
+    mqtt = load(small(mqtt={"url": "mqtts://broker.example", "cert": "c", "key": "k"})).wiring.mqtt
+    assert mqtt is not None
+    assert (mqtt.host, mqtt.port, mqtt.tls, mqtt.key) == ("broker.example", 8883, True, "k")
+
+
+def test_the_hash_is_of_content_not_of_spelling() -> None:
+    policy = small()
+    policy["circuits"][0]["rating"] = "0.1 MW"
+    policy["pacing"] = {"tick": "1000 ms", "block": "5 %"}
+    text = "# a comment\n" + json.dumps(dict(reversed(policy.items())))
+    assert load(text).hash == load(small()).hash
+    assert diff(load(small()), load(text)) == ()
+    policy["circuits"][0]["rating"] = "101 kW"
+    assert load(policy).hash != load(small()).hash
+
+
+def test_a_difference_names_fields_by_id_and_marks_raised_limits() -> None:
+    before, after = small(), small()
+    after["circuits"][0]["rating"] = "120 kW"
+    after["circuits"][1].update(limit="40 kW", accept_unleased=True)
+    after["economics"]["pool_fee"] = "1 %"
+    after["accounts"] = [{"id": "hosted"}]
+    after["circuits"] = [after["circuits"][0], after["circuits"][1]]
+    changes = {change.path: change for change in diff(load(before), load(after))}
+    assert set(changes) == {
+        "accounts[hosted].id",
+        "circuits[pdu].accept_unleased",
+        "circuits[pdu].limit",
+        "circuits[poi].limit",
+        "circuits[poi].rating",
+        "economics.pool_fee",
+    }
+    assert changes["circuits[poi].limit"].raises_limit
+    assert changes["circuits[pdu].accept_unleased"].raises_limit
+    assert not changes["circuits[pdu].limit"].raises_limit
+    assert not changes["economics.pool_fee"].raises_limit
+    assert str(changes["circuits[poi].rating"]) == "circuits[poi].rating: 100 kW -> 120 kW"
+    assert changes["accounts[hosted].id"].kind == "added"
+    back = {change.path: change for change in diff(load(after), load(before))}
+    assert back["circuits[pdu].limit"].raises_limit
+    assert back["accounts[hosted].id"].kind == "removed"
+
+
+def test_the_schema_marks_what_nothing_enforces() -> None:
+    schema = json_schema()
+    marked = {name for name, field in schema["properties"].items() if field.get("x-enforced")}
+    assert marked == {"coincident_peak", "demand_charge", "openadr", "reserves", "thermal"}
+    assert schema["required"] == ["facility", "circuits", "banks", "economics"]
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["BankSection"]["properties"]["max_starts"]["x-enforced"]
+    json.dumps(schema, allow_nan=False)
