@@ -23,7 +23,7 @@ from mullet_hardware.asic.driver import AsicDriver
 from mullet_simulators.facility import Facility
 from mullet_simulators.testing import find_subnet, simulated_facility
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="class")]
+pytestmark = pytest.mark.e2e
 
 FAULTS = {
     Fault.IGNORE: "ignore",
@@ -73,7 +73,7 @@ class AsicHarness(DriverHarness):
             )
             for k in (1, 2)
         ]
-        self.deadline_s = 2.0 + 15.0 * latency_s
+        self.deadline_s = 1.5 + 12.0 * latency_s
         self.ramp_s = 12.0 + 10.0 * latency_s
         self.facility: Facility | None = None
         self.received: Any = None
@@ -137,6 +137,7 @@ async def open_driver(variant: tuple[str, float], subnet: int, class_clock: Cloc
     await driver.close()
 
 
+@pytest.mark.asyncio(loop_scope="class")
 class TestAsicContract(DriverContract):
     """Everything that any driver must do."""
 
@@ -165,7 +166,7 @@ class TestAsicContract(DriverContract):
 class TestAsicCredentials:
     """A password is given, or the vendor's is acknowledged by silence; never guessed."""
 
-    @pytest_asyncio.fixture(loop_scope="class")
+    @pytest.fixture
     async def harness(
         self, subnet: int, class_clock: Clock, count_requests: Callable[[Facility], Any]
     ) -> AsyncIterator[AsicHarness]:

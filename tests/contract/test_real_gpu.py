@@ -5,7 +5,6 @@ Needs only pytest, nvidia-ml-py and the source tree. The limit that was found is
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from mullet.domain.command import Verb
 from mullet.domain.load import Load
 from mullet.ports import DriverContext, Identity
 from mullet.testing.builders import command, gpu
-from mullet.testing.virtual_time import ManualClock
+from mullet.testing.virtual_time import VirtualClock
 from mullet_hardware.gpu.driver import GpuDriver
 
 pytestmark = pytest.mark.real_gpu
@@ -71,21 +70,8 @@ def context(tmp_path: Path) -> DriverContext:
     return DriverContext(
         options={"card": {"state_file": str(tmp_path / "defaults.json")}},
         secret=lambda name: None,
-        clock=LoopClock(),
+        clock=VirtualClock(),
     )
-
-
-class LoopClock(ManualClock):
-    """Elapses with the running loop; what hour it is does not matter here."""
-
-    def now(self) -> float:
-        return super().now() + self.monotonic()
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 async def test_the_card_identifies_itself_and_tells_watts_and_limit(load: Load, tmp_path: Path) -> None:

@@ -75,18 +75,18 @@ class GpuDevice:
         load_id: str,
         address: str,
         defaults: DefaultsFile,
-        now: Callable[[], float],
         clocks_mhz: int | Mapping[Any, Any] | None,
     ) -> None:
         self._library = library
         self._who = f"{load_id} (GPU {address})"
         self._address = address
         self._defaults = defaults
-        self._now = now
         self._clocks_mhz = clocks_mhz
         self._handle: Any = None
         self._uuid = ""
         self.warnings: tuple[str, ...] = ()
+        self.asked_at = 0.0
+        """When the call under way was asked for, Unix seconds: clocks are read in the event loop, not in threads."""
 
     def contact(self) -> str:
         """Find the GPU, remember its defaults if they were never seen, note what is amiss; return its UUID.
@@ -208,7 +208,7 @@ class GpuDevice:
         if self._defaults.get(uuid) is None:
             nvml = self._library.nvml
             limit = self._ask(lambda: self._watts(nvml.nvmlDeviceGetPowerManagementLimit(self._handle)))
-            self._defaults.remember(uuid, FoundDefaults(limit_watts=limit, found_at=self._now()))
+            self._defaults.remember(uuid, FoundDefaults(limit_watts=limit, found_at=self.asked_at))
 
     def _persistence_warnings(self) -> list[str]:
         nvml = self._library.nvml

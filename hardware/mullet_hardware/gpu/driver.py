@@ -95,6 +95,11 @@ class GpuDriver:
             finally:
                 lane.close()
 
+    @classmethod
+    def capability_for(cls, options: Mapping[str, Any]) -> Capability:
+        """Return what NVML can do with the GPUs of any bank."""
+        return CAPABILITY
+
     def capability(self, load: Load) -> Capability:
         """Return what NVML can do with any GPU."""
         return CAPABILITY
@@ -106,12 +111,12 @@ class GpuDriver:
     async def identify(self, load: Load, deadline_s: float) -> Identity:
         """Return the GPU's UUID, name and versions."""
         gpu, lane = self._gpu(load)
-        return await lane.call(lambda alive: gpu.identify(), deadline_s)
+        return await self._call(gpu, lane, lambda alive: gpu.identify(), deadline_s)
 
     async def read(self, load: Load, deadline_s: float) -> Telemetry:
         """Return power, the limit in force and temperature."""
         gpu, lane = self._gpu(load)
-        sample = await lane.call(lambda alive: gpu.sample(), deadline_s)
+        sample = await self._call(gpu, lane, lambda alive: gpu.sample(), deadline_s)
         return Telemetry(
             load_id=load.id,
             at=self._clock.now(),
@@ -166,13 +171,17 @@ class GpuDriver:
             defaults = self._defaults.setdefault(state_file, DefaultsFile(Path(state_file) if state_file else None))
             spec = options.get("nvml_library")
             library = self._libraries.setdefault(spec, NvmlLibrary(spec))
-            gpu = GpuDevice(library, load.id, load.address, defaults, self._clock.now, options.get("lock_clocks_mhz"))
+            gpu = GpuDevice(library, load.id, load.address, defaults, options.get("lock_clocks_mhz"))
             self._gpus[load.id] = (gpu, Lane(f"GPU {load.id}", self._clock))
         return self._gpus[load.id]
 
+    async def _call(self, gpu: GpuDevice, lane: Lane, function: Callable[[Alive], T], deadline_s: float) -> T:
+        gpu.asked_at = self._clock.now()
+        return await lane.call(function, deadline_s)
+
     async def _greet(self, gpu: GpuDevice, lane: Lane) -> None:
         try:
-            await lane.call(lambda alive: gpu.contact(), FIRST_CONTACT_S)
+            await self._call(gpu, lane, lambda alive: gpu.contact(), FIRST_CONTACT_S)
         except DeviceError:
             # Being away is no reason not to start: every later call tries again and says why.
             return
@@ -203,7 +212,7 @@ class GpuDriver:
     ) -> Receipt:
         gpu, lane = self._gpu(load)
         started = self._clock.monotonic()
-        applied = await lane.call(lambda alive: write(gpu, alive), deadline_s)
+        applied = await self._call(gpu, lane, lambda alive: write(gpu, alive), deadline_s)
         enforced = applied.enforced_watts
         while enforced is not None and abs(enforced - applied.set_watts) > LIMIT_MATCHES_WATTS:
             spent_s = self._clock.monotonic() - started
