@@ -20,6 +20,7 @@ from mullet_hardware.asic.process import Watch, WorkerProcess
 from mullet_hardware.asic.protocol import Frame, Target, telemetry_of
 
 OLDEST_ANSWER_S = 60.0
+SAVE_AFTER_S = 0.2
 
 
 class Inbox:
@@ -67,6 +68,7 @@ class AsicDriver:
         self._workers: list[WorkerProcess] = []
         self._inboxes: set[Inbox] = set()
         self._saving: asyncio.Task[None] | None = None
+        self._unsaved = False
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
@@ -98,6 +100,16 @@ class AsicDriver:
         await asyncio.gather(*(worker.close() for worker in workers))
         if self._saving is not None:
             await self._saving
+
+    @classmethod
+    def capability_for(cls, options: Mapping[str, Any]) -> Capability:
+        """Return what can be done with the loads of a bank that has these options.
+
+        Raises:
+            ValueError: an option is not usable.
+        """
+        bank = parse_options("", options)
+        return capability_of(bank.firmware_class, bank.power_pct, bank.ramp_down_s, bank.ramp_up_s)
 
     def capability(self, load: Load) -> Capability:
         """Return what can really be done with the load: of a miner not identified yet, that it can be watched."""
@@ -200,10 +212,13 @@ class AsicDriver:
         return {"t": "open", "id": 0, "banks": banks, "known": self._cache.entries}
 
     def _found(self, address: str, entry: dict[str, Any]) -> None:
-        if self._cache.put(address, entry) and (self._saving is None or self._saving.done()):
+        self._unsaved = self._cache.put(address, entry) or self._unsaved
+        if self._unsaved and (self._saving is None or self._saving.done()):
             self._saving = asyncio.create_task(self._save(), name="asic identity cache")
 
     async def _save(self) -> None:
         """Write the file a moment later, so that a whole bank's findings make one write."""
-        await asyncio.sleep(0.2)
-        await asyncio.to_thread(self._cache.save)
+        while self._unsaved:
+            self._unsaved = False
+            await asyncio.sleep(SAVE_AFTER_S)
+            await asyncio.to_thread(self._cache.save)

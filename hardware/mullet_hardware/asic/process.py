@@ -188,12 +188,12 @@ class WorkerProcess:
         while True:
             try:
                 frame = await receive(reader)
-            except ValueError:
+                if frame is None:
+                    return "ended"
+                self._heard = True
+                self._handle(frame)
+            except (ValueError, LookupError, TypeError):
                 return "sent something that is no frame"
-            if frame is None:
-                return "ended"
-            self._heard = True
-            self._handle(frame)
 
     def _handle(self, frame: Frame) -> None:
         kind = frame["t"]

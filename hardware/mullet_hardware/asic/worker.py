@@ -101,7 +101,9 @@ class Server:
         elif kind == "cancel" and number in self._calls:
             self._calls[number].cancel()
         elif kind == "watch":
-            self._watches[number] = asyncio.create_task(self._watch(number, frame), name=f"watch {number}")
+            watching = asyncio.create_task(self._watch(number, frame), name=f"watch {number}")
+            watching.add_done_callback(_end_with)
+            self._watches[number] = watching
         elif kind == "unwatch" and number in self._watches:
             self._watches.pop(number).cancel()
 
@@ -193,6 +195,13 @@ def _build_server(opening: Frame, outbox: Outbox) -> Server:
 
     registry = Registry(opening["banks"], opening["known"], found, asyncio.get_running_loop().time)
     return Server(registry, lanes, outbox)
+
+
+def _end_with(task: asyncio.Task[None]) -> None:
+    """End the process where a watch has failed: a rebuilt worker polls again, a silent one would never tell."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+        os._exit(1)
 
 
 async def _beat(outbox: Outbox) -> None:
