@@ -74,7 +74,8 @@ async def build_plant(loaded: LoadedPolicy, registry: Registry, clock: Clock, cr
         )
         meters: dict[str, Meter] = _devices(registry, Group.METERS, wiring, "meters", context, closers)
         switches: dict[str, Switch] = _devices(registry, Group.SWITCHES, wiring, "switches", context, closers)
-        for device in {id(item): item for item in (*meters.values(), *switches.values())}.values():
+        devices: list[Meter | Switch] = [*meters.values(), *switches.values()]
+        for device in {id(item): item for item in devices}.values():
             await device.open()
         feeds = tuple(_feed(registry, wiring, feed_id, context, closers) for feed_id in wiring.feeds)
     except BaseException:

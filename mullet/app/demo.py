@@ -1,22 +1,21 @@
-"""`mullet demo`: a simulated facility in a process of its own, and the real daemon controlling it over real protocols."""
+"""`mullet demo`: a simulated facility in a process of its own, and the real daemon controlling it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mullet.adapters.journal import JournalReader, verify
+from mullet.adapters.journal import verify
+from mullet.app.claims import write_claims
 from mullet.app.daemon import DaemonOptions, Running, run_daemon
 from mullet.app.paths import find_policy
 from mullet.app.simulation import Simulation, grade, start_simulation
-from mullet.control import record
 from mullet.domain.facility import Mode
 
 DEMO_SUBNET = "127.77."
@@ -40,7 +39,7 @@ class DemoOptions:
     seed: int | None = None
 
 
-async def run_demo(options: DemoOptions, show: Callable[[Running], Awaitable[None]]) -> dict[str, Any]:
+async def run_demo(options: DemoOptions, show: Callable[[Running], Coroutine[Any, Any, None]]) -> dict[str, Any]:
     """Run the demo and return the graded summary. `show(running)` is the view; it is cancelled at the end.
 
     Raises:
@@ -57,7 +56,9 @@ async def run_demo(options: DemoOptions, show: Callable[[Running], Awaitable[Non
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _run_in(folder: Path, options: DemoOptions, show: Callable[[Running], Awaitable[None]]) -> dict[str, Any]:
+async def _run_in(
+    folder: Path, options: DemoOptions, show: Callable[[Running], Coroutine[Any, Any, None]]
+) -> dict[str, Any]:
     truth = folder / "truth.jsonl"
     extra: Sequence[str] = () if options.seed is None else ("--seed", str(options.seed))
     simulation = await start_simulation(options.scenario, truth, options.seconds, LEAD_S, extra)
@@ -112,16 +113,6 @@ async def summarise(
         "journal": {"rows": checked.rows, "intact": checked.first_bad_seq is None},
         "subnet": f"127.{simulation.subnet}.0.0/16",
     }
-
-
-def write_claims(journal: Path, claims: Path) -> int:
-    """Export what the journal claims, for the independent checker; returns the number of lines."""
-    count = 0
-    with open(claims, "w", encoding="utf-8") as file:
-        for line in record.claims(JournalReader(journal).iterate([record.DECISION], 0, None)):
-            file.write(json.dumps(line, separators=(",", ":")) + "\n")
-            count += 1
-    return count
 
 
 def _percentile_ms(seconds: list[float], share: float) -> float | None:

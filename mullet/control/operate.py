@@ -82,7 +82,8 @@ class Desk:
         hold = next((item for item in state.holds if item.id == hold_id), None)
         order = next((item for item in state.orders if item.id == hold_id), None)
         if hold is None and order is None:
-            known = ", ".join(item.id for item in (*state.holds, *state.orders)) or "none stands"
+            standing = [*(item.id for item in state.holds), *(item.id for item in state.orders)]
+            known = ", ".join(standing) or "none stands"
             raise KeyError(f"no hold or shed order {hold_id!r}; standing: {known}")
         if hold is not None and hold.owner != owner:
             raise PermissionError(f"{hold_id} was placed by {hold.owner}; only its owner releases it")
