@@ -7,14 +7,15 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from mullet.testing.contract import Fault
 from mullet.testing.wire import Relay, Spoil
-from mullet_simulators.facility import Facility
-from mullet_simulators.testing import simulated_facility
+
+if TYPE_CHECKING:
+    from mullet_simulators.facility import Facility
 
 
 class RealClock:
@@ -105,6 +106,9 @@ class ModbusPlant:
 
 @pytest.fixture
 def modbus_plant() -> Callable[[float], AbstractAsyncContextManager[ModbusPlant]]:
+    # Imported here: the tests of a real card run where the simulators' libraries are not installed.
+    from mullet_simulators.testing import simulated_facility
+
     @asynccontextmanager
     async def run(latency_s: float) -> AsyncIterator[ModbusPlant]:
         async with simulated_facility(MODBUS_SCENARIO, servers=("modbus",)) as facility:

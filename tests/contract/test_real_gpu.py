@@ -1,10 +1,13 @@
 """The GPU driver over the machine's own NVML and GPU: skipped unless --real-gpu is given.
 
-Needs only pytest, nvidia-ml-py and the source tree. The limit that was found is put back whatever happens.
+Needs only pytest, nvidia-ml-py and the source tree; without the project installed run it as
+`PYTHONPATH=.:hardware:simulators python3 -m pytest -c /dev/null --rootdir . --real-gpu tests/contract/test_real_gpu.py`.
+The limit that was found is put back whatever happens.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -74,7 +77,11 @@ def context(tmp_path: Path) -> DriverContext:
     )
 
 
-async def test_the_card_identifies_itself_and_tells_watts_and_limit(load: Load, tmp_path: Path) -> None:
+def test_the_card_identifies_itself_and_tells_watts_and_limit(load: Load, tmp_path: Path) -> None:
+    asyncio.run(identify_and_read(load, tmp_path))
+
+
+async def identify_and_read(load: Load, tmp_path: Path) -> None:
     driver = GpuDriver(context(tmp_path))
     await driver.open([load])
     try:
@@ -92,7 +99,11 @@ async def test_the_card_identifies_itself_and_tells_watts_and_limit(load: Load, 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may set a power limit")
-async def test_root_sets_a_limit_reads_it_back_and_restores_it(load: Load, tmp_path: Path) -> None:
+def test_root_sets_a_limit_reads_it_back_and_restores_it(load: Load, tmp_path: Path) -> None:
+    asyncio.run(set_and_restore(load, tmp_path))
+
+
+async def set_and_restore(load: Load, tmp_path: Path) -> None:
     driver = GpuDriver(context(tmp_path))
     await driver.open([load])
     try:
