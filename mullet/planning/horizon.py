@@ -224,3 +224,12 @@ def _shadow_prices(model: _Model, solution: Solution, number: int, slot: Slot) -
         if at == number and abs(solution.duals[row]) > 1e-9:
             found[node] = abs(solution.duals[row]) * 1e3 / slot.hours
     return found
+
+
+def warm_up() -> None:
+    """Load the solver and solve one small program, so that the first plan does not wait for it."""
+    program = LinearProgram()
+    program.row([(program.variable(1.0, 1.0), 1.0)], -math.inf, 0.5)
+    solution = solve_with_clp(program, 1.0)
+    if not solution.optimal:
+        raise PlanningError(f"the solver cannot solve max x, x <= 0.5: {solution.status}")
