@@ -1,7 +1,7 @@
 """The GPU driver over the machine's own NVML and GPU: skipped unless --real-gpu is given.
 
-Needs only pytest, nvidia-ml-py and the source tree; without the project installed run it as
-`PYTHONPATH=.:hardware:simulators python3 -m pytest -c /dev/null --rootdir . --real-gpu tests/contract/test_real_gpu.py`.
+Needs only pytest, nvidia-ml-py and the source tree; without the project installed:
+`PYTHONPATH=.:hardware:simulators python3 -m pytest -c /dev/null --rootdir . --real-gpu FILE`.
 The limit that was found is put back whatever happens.
 """
 
