@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gzip
 import math
 import re
+import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -30,24 +33,32 @@ class Series:
 
     column: str
     step_s: float
-    """The most frequent distance between two rows, which is how long a value holds at most."""
+    """The most frequent distance between two rows."""
     points: tuple[tuple[float, float], ...]
     """(interval start in Unix seconds, value)."""
 
+    def intervals(self) -> Iterator[tuple[float, float, float]]:
+        """Yield (start, end, value). A value holds until the next one, or for one step where that is far away."""
+        nexts = [start for start, _ in self.points[1:]] + [math.inf]
+        for (start, value), end in zip(self.points, nexts, strict=True):
+            # Markets that settle by run, not by clock, jitter by seconds; that is no gap.
+            yield start, end if end - start < 1.5 * self.step_s else start + self.step_s, value
+
 
 def read_series(path: Path | str, column: str = "") -> Series:
-    """Read one column of a file; `column` may be empty where there is only one.
+    """Read one column of a file, gzipped if its name ends in .gz; `column` may be empty where there is only one.
 
     Raises:
         FeedError: the file cannot be read, has no such column, or a row is wrong (naive or repeated instant, out of
             order, no finite number); the message names the row, counted from 1 beneath the header.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        opened = gzip.open if str(path).endswith(".gz") else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
             return _read(csv.reader(file, strict=True), column)
     except OSError as error:
         raise FeedError(f"{path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error) as error:
         raise FeedError(f"{path}: {error}") from error
     except ValueError as error:
         raise FeedError(f"{path}: {error}") from None
@@ -152,10 +163,8 @@ class CsvPriceFeed:
             assert self._replay_from is not None
             self._shift_s = now - self._replay_from.timestamp()
         intervals = []
-        ends = [start for start, _ in series.points[1:]] + [math.inf]
-        for (start, value), next_start in zip(series.points, ends, strict=True):
-            end = min(start + series.step_s, next_start) + self._shift_s
-            start += self._shift_s
+        for start, end, value in series.intervals():
+            start, end = start + self._shift_s, end + self._shift_s
             if end > now - BEHIND_S and start < now + self._ahead_s:
                 intervals.append(PriceInterval(start, end, value * factor))
         if not intervals:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 MOST_SERIES = 10_000
 
@@ -22,6 +26,13 @@ class Page:
     values: Mapping[str, Mapping[Labels, float]]
     known: frozenset[str]
     """Quantities whose metric is declared or present; a known one without values has had no request yet."""
+
+
+def load_parser() -> Callable[[str], Iterable[Metric]]:
+    """Import the parser, which takes longer than a tick has; call this before the loop runs."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return text_string_to_metric_families
 
 
 def read_page(text: str, names: Mapping[str, Sequence[str]]) -> Page:
@@ -67,10 +78,9 @@ def _sift(text: str, wanted: Mapping[str, str]) -> tuple[set[str], list[str]]:
 
 
 def _parse(lines: Sequence[str]) -> list[tuple[str, Labels, float]]:
-    from prometheus_client.parser import text_string_to_metric_families
-
+    parse = load_parser()
     try:
-        families = list(text_string_to_metric_families("\n".join(lines) + "\n"))
+        families = list(parse("\n".join(lines) + "\n"))
         return [
             (sample.name, frozenset(sample.labels.items()), float(sample.value))
             for family in families

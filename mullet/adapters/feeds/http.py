@@ -59,11 +59,12 @@ class HttpSource:
         self._timeout_s: float = options["timeout_s"]
         self._credential: str = options["credential"]
         self._proxy: str | None = options["proxy"] or None
-        self._client: httpx.AsyncClient | None = None
         if not self._url.startswith(("http://", "https://")):
             raise ValueError(f"feed {feed_id}: url must begin with http:// or https://, not {self._url!r}")
         if not (math.isfinite(self._timeout_s) and self._timeout_s > 0.0):
             raise ValueError(f"feed {feed_id}: timeout_s must be above 0")
+        # Importing httpx and reading the certificates takes a good part of a second, which no tick has.
+        self._client: httpx.AsyncClient | None = self._connect()
 
     async def get(self, deadline_s: float) -> str:
         """Return the body as text.
@@ -93,7 +94,7 @@ class HttpSource:
         raise FeedError(f"feed {self._feed_id}: {reason}")
 
     async def _read(self) -> str:
-        client = self._client or self._connect()
+        client = self._client = self._client or self._connect()
         async with client.stream("GET", self._url, headers=self._headers()) as response:
             if response.is_redirect:
                 self.fail(f"redirected (status {response.status_code}); redirects are not followed")
@@ -118,10 +119,13 @@ class HttpSource:
         import httpx
 
         # The environment is not asked for proxies: what a feed does is said in the policy alone.
-        self._client = httpx.AsyncClient(
-            follow_redirects=False, trust_env=False, proxy=self._proxy, timeout=self._timeout_s
+        return httpx.AsyncClient(
+            follow_redirects=False,
+            trust_env=False,
+            proxy=self._proxy,
+            timeout=self._timeout_s,
+            verify=self._url.startswith("https://"),
         )
-        return self._client
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": self._accept, "Accept-Encoding": "identity"}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
 from mullet.adapters.feeds.arrivals import LONG_WINDOW_S, ArrivalEstimate, Totals
-from mullet.adapters.feeds.exposition import Labels, NotMetrics, Page, read_page
+from mullet.adapters.feeds.exposition import Labels, NotMetrics, Page, load_parser, read_page
 from mullet.adapters.feeds.http import HTTP_OPTIONS, HttpSource, read_options
 from mullet.domain.feeds import ServiceDemand
 from mullet.ports import DriverContext
@@ -66,6 +66,7 @@ class VllmDemandFeed:
         self._service: str = options["service"] or feed_id.removeprefix("demand-")
         self._model: str = options["model"]
         self._source = HttpSource(context, feed_id, options, "text/plain")
+        load_parser()
         self._estimate = ArrivalEstimate()
         self._last: dict[str, Mapping[Labels, float]] = {}
         self._totals = dict.fromkeys(COUNTERS, 0.0)
