@@ -23,9 +23,10 @@ def guard(plan: Plan, request: PlanRequest) -> tuple[str, ...]:
     index = {item.group.key: item for item in index_of(request.facility).groups}
     made = frame(request)
     by_start = {slot.start: slot for slot in made.slots}
+    available = {group.item.group.key: group.available for group in made.groups}
     for interval in plan.intervals:
         label = f"interval at +{interval.start - request.at:.0f} s"
-        problems = _check_counts(plan, interval, request, index)
+        problems = _check_counts(plan, interval, request, index, available)
         if not problems:
             free = free_watts(request, interval.start, interval.end)
             problems = _check_limits(interval, free, index, request)
@@ -69,7 +70,13 @@ def _check_frame(plan: Plan, request: PlanRequest) -> list[str]:
     return found
 
 
-def _check_counts(plan: Plan, interval: PlanInterval, request: PlanRequest, index: dict[str, GroupIndex]) -> list[str]:
+def _check_counts(
+    plan: Plan,
+    interval: PlanInterval,
+    request: PlanRequest,
+    index: dict[str, GroupIndex],
+    available: dict[str, int],
+) -> list[str]:
     found = []
     if not math.isfinite(interval.price_per_mwh):
         found.append("price is not a number")
@@ -85,11 +92,11 @@ def _check_counts(plan: Plan, interval: PlanInterval, request: PlanRequest, inde
         if any(type(count) is not int or count < 0 for count in counts):
             found.append(f"{key} has a count that is no number of loads: {counts}")
             continue
-        available = sum(1 for load_id in group.load_ids if load_id in request.available)
         # A plan of before may know loads that have gone since, or not yet know some that came back.
-        allowed = range(len(group.load_ids) + 1) if plan.rung is Rung.SHIFTED else range(available, available + 1)
+        here = available[key]
+        allowed = range(len(group.load_ids) + 1) if plan.rung is Rung.SHIFTED else range(here, here + 1)
         if sum(counts) not in allowed:
-            found.append(f"{key} places {sum(counts)} loads, {available} are at hand")
+            found.append(f"{key} places {sum(counts)} loads, {here} are at hand")
     for node, watts in interval.budget_watts.items():
         if node not in request.facility.circuit_by_id:
             found.append(f"budget for unknown circuit {node}")

@@ -220,8 +220,9 @@ def _round(made: Frame, wanted: Mapping[int, Sequence[float]], free: Capacity) -
 def _shadow_prices(model: _Model, solution: Solution, number: int, slot: Slot) -> dict[str, float]:
     """Return, for the circuits that bind, what a MWh more would earn."""
     found = {}
-    for (at, node), row in model.circuits.items():
-        if at == number and abs(solution.duals[row]) > 1e-9:
+    for node in slot.free_watts:
+        row = model.circuits.get((number, node))
+        if row is not None and abs(solution.duals[row]) > 1e-9:
             found[node] = abs(solution.duals[row]) * 1e3 / slot.hours
     return found
 

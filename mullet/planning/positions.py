@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from mullet.domain.command import LedgerEntry
@@ -11,9 +11,9 @@ from mullet.domain.load import Load, LoadKind, Steering
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import LoadState, Telemetry
 from mullet.domain.units import SECONDS_PER_DAY
-from mullet.planning.accounting import CircuitAccount, Standing
+from mullet.planning.accounting import CircuitAccount, Standing, silent_after_s
 from mullet.planning.capacity import Capacity
-from mullet.planning.index import FacilityIndex, GroupIndex
+from mullet.planning.index import FacilityIndex, GroupIndex, index_of
 
 
 @dataclass(slots=True)
@@ -73,6 +73,32 @@ def free_capacity(
         if here.movable:
             capacity.take(here.item, lowest_watts(here.item) * len(here.movable))
     return capacity, fixed_only
+
+
+def fixed_watts(
+    facility: Facility,
+    snapshot: Snapshot,
+    accounts: Mapping[str, CircuitAccount],
+    available: Collection[str],
+    advise: bool = False,
+) -> dict[str, float]:
+    """Return per circuit what a plan request counts besides the `available` loads.
+
+    That is all other loads at the most they may draw with the auxiliaries that follow them, fixed auxiliaries,
+    unmanaged load and meter error as planned with. What follows the available loads is the planner's to count.
+    """
+    standing = Standing(facility, snapshot, silent_after_s(facility), advise)
+    fixed = {}
+    for circuit in facility.circuits:
+        account = accounts[circuit.id]
+        auxiliaries = sum(auxiliary.fixed_watts for auxiliary in facility.auxiliaries_beneath[circuit.id])
+        fixed[circuit.id] = auxiliaries + account.planned_unmanaged_watts + account.planned_error_watts
+    for item in index_of(facility).groups:
+        watts = sum(standing.most_watts(load) for load in item.loads if load.id not in available)
+        if watts:
+            for node, factor in zip(item.path, item.factors, strict=True):
+                fixed[node] += watts * factor
+    return fixed
 
 
 def lowest_watts(item: GroupIndex) -> float:

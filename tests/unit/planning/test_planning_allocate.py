@@ -36,7 +36,7 @@ from mullet.domain.telemetry import Telemetry
 from mullet.planning.accounting import Standing, account
 from mullet.planning.allocate import allocate
 from mullet.planning.index import index_of, upper_hull
-from mullet.planning.positions import free_capacity, sort_members
+from mullet.planning.positions import fixed_watts, free_capacity, sort_members
 
 
 def run(plant, made, plan=None):
@@ -435,3 +435,15 @@ def test_the_capacity_before_lowest_points_is_told_apart():
 
 def sort_members_of(plant, made):
     return sort_members(index_of(plant), made, Standing(plant, made, 15.0))
+
+
+@given(cases())
+@PROPERTY
+def test_what_a_plan_counts_as_fixed_is_what_allocation_counts(case):
+    plant, made = case
+    accounts = account(plant, made)
+    movable = run(plant, made)
+    fixed = fixed_watts(plant, made, accounts, movable)
+    _, fixed_only = free_capacity(plant, accounts, sort_members_of(plant, made))
+    for node, watts in fixed.items():
+        assert accounts[node].target_limit_watts - watts == pytest.approx(fixed_only.left[node])
