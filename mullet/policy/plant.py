@@ -26,9 +26,12 @@ from mullet.policy.quantities import (
 NO_ENGINE = "no engine in this version"
 
 
-def unenforced(help_text: str) -> Any:
+def unenforced(help_text: str, default_text: str | None = None) -> Any:
     """Return an optional field that the schema knows and nothing enforces yet; mode auto refuses it by name."""
-    return Field(default=None, description=help_text, json_schema_extra={"x-enforced": NO_ENGINE})
+    marked: Any = {"x-enforced": NO_ENGINE}
+    if default_text is None:
+        return Field(default=None, description=help_text, json_schema_extra=marked)
+    return Field(default=default_text, validate_default=True, description=help_text, json_schema_extra=marked)
 
 
 class Section(BaseModel):
@@ -153,8 +156,8 @@ class ServiceSection(Section):
     id: Id
     value: TokenPrice
     priority: int = Field(default=1, ge=0, strict=True, description="lower is served first")
-    slo: PositiveSeconds = default("2 s")
-    flex: Fraction = default("0 %")
+    slo: PositiveSeconds = unenforced("time to first token that the service promises", "2 s")
+    flex: Fraction = unenforced("share of throughput that may be given up outside emergencies", "0 %")
     reserve: Watts = default("0 W")
     margin: Fraction = default("15 %")
     up_hold: Seconds = default("30 s")
@@ -170,8 +173,8 @@ class AuxiliarySection(Section):
     circuit: Id
     fixed: Watts = default("0 W")
     follows: Fraction = default("0 %")
-    must_run_before: Seconds = default("0 s")
-    run_on: Seconds = default("0 s")
+    must_run_before: Seconds = unenforced("runs so long before its loads do", "0 s")
+    run_on: Seconds = unenforced("runs so long after its loads", "0 s")
 
 
 class AccountSection(Section):

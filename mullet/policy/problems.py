@@ -61,4 +61,4 @@ def nearest_or_all(word: str, names: Iterable[str]) -> str:
     candidates = sorted(names)
     if not candidates:
         return "there is none"
-    return nearest(word, candidates) or f"known: {', '.join(candidates[:12])}"
+    return nearest(word, candidates) or f"known: {', '.join(candidates)}"

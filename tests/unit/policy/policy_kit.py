@@ -1,4 +1,4 @@
-"""A small good policy, and a stand-in for an installation: the options that the shipped drivers, meters, switches and feeds publish."""
+"""A small good policy, and a stand-in for an installation: the options that what ships publishes."""
 
 from __future__ import annotations
 

@@ -250,3 +250,20 @@ def test_the_schema_marks_what_nothing_enforces() -> None:
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["BankSection"]["properties"]["max_starts"]["x-enforced"]
     json.dumps(schema, allow_nan=False)
+
+
+def test_the_reference_names_every_section_and_field() -> None:
+    reference = (POLICIES.parent / "docs" / "policy.md").read_text()
+    schema = json_schema()
+    names = set(schema["properties"])
+    for section in schema["$defs"].values():
+        names |= set(section.get("properties", ()))
+    assert sorted(name for name in names if f"`{name}`" not in reference) == []
+
+
+def test_fields_that_nothing_enforces_are_refused_in_auto_only() -> None:
+    policy = small()
+    policy["services"][0]["flex"] = "10 %"
+    assert problems(policy) == ["services[0].flex: is not enforced: no engine in this version"]
+    policy["facility"]["mode"] = "observe"
+    assert [str(warning) for warning in load(policy).warnings] != []
