@@ -151,13 +151,13 @@ async def test_a_restarted_server_gives_no_negative_or_absurd_rate(web: Web) -> 
 async def test_another_set_of_engines_begins_anew(web: Web) -> None:
     bench = Bench(web)
     counters = {"running": 5.0, "waiting": 0.0, "prompt": 1e6, "generated": 1e6, "finished": 1e3}
-    await bench.scrape(engine(0, **counters))
-    assert (await bench.scrape(engine(0, **counters))).tokens_per_s == 0.0
-    joined = await bench.scrape(engine(0, **counters), engine(1, **counters))
+    await bench.scrape(engine(0, "m", **counters))
+    assert (await bench.scrape(engine(0, "m", **counters))).tokens_per_s == 0.0
+    joined = await bench.scrape(engine(0, "m", **counters), engine(1, "m", **counters))
     assert joined.running == 10.0
     assert joined.tokens_per_s is None
-    assert (await bench.scrape(engine(0, **counters), engine(1, **counters))).tokens_per_s == 0.0
-    assert (await bench.scrape(engine(1, **counters))).tokens_per_s is None
+    assert (await bench.scrape(engine(0, "m", **counters), engine(1, "m", **counters))).tokens_per_s == 0.0
+    assert (await bench.scrape(engine(1, "m", **counters))).tokens_per_s is None
     await bench.feed.close()
 
 

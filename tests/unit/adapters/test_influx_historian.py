@@ -77,7 +77,7 @@ def historian_to(url: str, clock: Clock | None = None, spool_bytes: int = 1_000_
 
 
 def test_lines_are_escaped_and_hold_finite_numbers_only() -> None:
-    series = {
+    series: dict[str, dict[str, float]] = {
         "load/as ic,1=x": {"watts": 3_000.5, "bad": float("nan"), "worse": float("inf"), "th per,s": 1e16},
         "facility": {"price_per_mwh": -12},
         "circuit/empty": {},
