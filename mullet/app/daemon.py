@@ -34,7 +34,7 @@ from mullet.control.parts import Parts, Plant
 from mullet.domain.command import CommandLedger
 from mullet.domain.facility import Mode
 from mullet.policy import LoadedPolicy, PolicyErrors, diff, load_policy
-from mullet.ports import Historian, JournalRow
+from mullet.ports import Historian, JournalRow, PlanningError
 from mullet.registry import Registry
 
 BLOCKED_AFTER_S = 2.0
@@ -94,12 +94,12 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
         records = loaded.wiring.records
         journal = SqliteJournal(folder / records.journal, clock)
         stack.push_async_callback(journal.close)
-        historian, store = _build_historian(loaded, folder, credentials)
+        historian, store = _build_historian(loaded, folder, credentials, clock)
         stack.push_async_callback(historian.close)
         planner = PlannerWorker()
         ledger = _ledger_at_start(journal, loaded)
         link = await build_link(loaded, credentials, clock, lambda: ledger.epoch, options.broker, stack)
-        plant = await build_plant(loaded, registry, clock, credentials)
+        plant, _ = await asyncio.gather(build_plant(loaded, registry, clock, credentials), _warm(planner))
         states = StateFile(folder / "operator.json", options.first_mode)
         controller = Controller(
             Parts(
@@ -127,6 +127,14 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
             _handle_signals(running, notifier)
         await _control(running, notifier, beside)
     return 0
+
+
+async def _warm(planner: PlannerWorker) -> None:
+    try:
+        await planner.open()
+    except PlanningError as error:
+        # The fallback ladder plans meanwhile; the worker is started again with every question.
+        logger.warning("the planner did not come up: %s", error)
 
 
 async def _control(running: Running, notifier: Notifier, beside: Callable[[Running], Awaitable[None]] | None) -> None:
@@ -206,14 +214,16 @@ def _ledger_at_start(journal: SqliteJournal, loaded: LoadedPolicy) -> CommandLed
     return record.restore_ledger(rows, loaded.facility)
 
 
-def _build_historian(loaded: LoadedPolicy, folder: Path, credentials: Credentials) -> tuple[Historian, TelemetryStore]:
+def _build_historian(
+    loaded: LoadedPolicy, folder: Path, credentials: Credentials, clock: SystemClock
+) -> tuple[Historian, TelemetryStore]:
     records = loaded.wiring.records
     store = TelemetryStore(folder / records.telemetry)
     if records.influx is None:
         return FanOut([store]), store
     spec = records.influx
     token = credentials.lookup(spec.token)
-    return FanOut([store, InfluxHistorian(spec.url, token or "", spec.org, spec.bucket)]), store
+    return FanOut([store, InfluxHistorian(spec.url, token or "", spec.org, spec.bucket, clock)]), store
 
 
 def _reloader(

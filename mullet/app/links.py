@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
+from mullet.adapters.broker import BrokerSettings, broker_settings, required_secret
 from mullet.adapters.mqtt import MqttLink
-from mullet.adapters.mqtt_session import BrokerSettings
 from mullet.adapters.secrets import Credentials
-from mullet.policy import LoadedPolicy, MqttSpec
+from mullet.policy import LoadedPolicy
 from mullet.ports import Clock, Link
 
 
@@ -24,24 +24,6 @@ def broker_of_url(url: str) -> BrokerSettings:
         raise ValueError(f"{url!r} is no broker; write it as mqtt://127.0.0.1:1883")
     tls = parts.scheme == "mqtts"
     return BrokerSettings(parts.hostname, parts.port or (8883 if tls else 1883), username=parts.username, tls=tls)
-
-
-def broker_of_spec(spec: MqttSpec, credentials: Credentials) -> BrokerSettings:
-    """Return the policy's broker with its secrets looked up."""
-
-    def secret(name: str | None) -> str | None:
-        return credentials.lookup(name) if name is not None else None
-
-    return BrokerSettings(
-        host=spec.host,
-        port=spec.port,
-        username=spec.username,
-        password=secret(spec.password),
-        tls=spec.tls,
-        ca_pem=secret(spec.ca),
-        cert_pem=secret(spec.cert),
-        key_pem=secret(spec.key),
-    )
 
 
 async def build_link(
@@ -63,12 +45,14 @@ async def build_link(
     if broker_url is not None:
         broker = broker_of_url(broker_url)
     elif spec is not None:
-        broker = broker_of_spec(spec, credentials)
+        broker = broker_settings(spec, credentials.lookup)
     else:
         agents = ", ".join(sorted(loaded.wiring.agents))
         raise ValueError(f"loads are held by agents ({agents}), but the policy names no mqtt broker")
-    secret = credentials.lookup(spec.signing_key) if spec is not None and spec.signing_key is not None else None
-    link = MqttLink(loaded.facility.id, broker, clock, epoch, key=secret.encode() if secret else None)
+    key = None
+    if spec is not None and spec.signing_key is not None:
+        key = required_secret(spec.signing_key, credentials.lookup).encode()
+    link = MqttLink(loaded.facility.id, broker, clock, epoch, key=key)
     await link.open()
     stack.push_async_callback(link.close)
     return link

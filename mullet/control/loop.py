@@ -135,7 +135,7 @@ class Controller:
         """Persist and adopt what an operator decided; the next tick honours it.
 
         Raises:
-            OSError: it could not be kept, so it was not adopted.
+            MulletError: it could not be kept, so it was not adopted.
         """
         self._parts.save_operator(state)
         self._operator = state
@@ -290,6 +290,9 @@ class Controller:
         self._parts.beat(f"{self.mode.value}, {len(facility.loads)} loads, {len(self._alarms)} alarms")
 
     def _plan(self, facility: Facility, decision: Decision) -> list[tuple[str, Mapping[str, Any]]]:
+        if not self._ready:
+            # A plan made before the loads were read would count them all as not to be had.
+            return []
         known = replace(decision.snapshot, ledger=decision.ledger)
         most = most_by_load(facility, known)
         request = build_request(facility, known, decision.accounts, movable_loads(facility, known), most)

@@ -61,9 +61,7 @@ class Parts:
     link: Link | None
     operator: OperatorState
     save_operator: Callable[[OperatorState], None]
-    """Persists the operator's state before it takes effect.
-
-    Raises OSError where it cannot be kept."""
+    """Persists the operator's state before it takes effect. Raises MulletError where it cannot be kept."""
     ceiling: Mode
     """The most that the command line allows."""
     beat: Callable[[str], None]

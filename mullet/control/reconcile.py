@@ -16,8 +16,8 @@ from mullet.domain.snapshot import HoldKind, Snapshot
 from mullet.domain.telemetry import LoadState
 from mullet.planning.accounting import CircuitAccount
 
-LIMIT_DEADBAND_WATTS = 5.0
-"""A device limit this close to the wanted one is left alone."""
+LIMIT_DEADBAND_WATTS = 15.0
+"""A device limit this close to the wanted one is left alone: demand is not known to a watt."""
 LEAST_RAISE_WATTS = 20.0
 RAISE_FRACTION = 0.99
 """A raise uses at most this much of the proven room (R4: verified power less 1 %)."""

@@ -202,7 +202,8 @@ def _meter_agrees(
 def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str]) -> float:
     """Return the least that all loads but the asked ones draw.
 
-    A load on its way counts at its lowest point: what it no longer draws must not hide a liar.
+    A load on its way counts at its lowest point: what it no longer draws must not hide a liar. One that should
+    long have stopped and still hashes is no longer on its way.
     """
     total = 0.0
     for load in loads:
@@ -211,7 +212,15 @@ def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str])
         entry = snapshot.ledger.entry(load.id)
         reading = snapshot.telemetry.get(load.id)
         moving = reading is not None and reading.state in (LoadState.STARTING, LoadState.STOPPING)
-        if moving or entry.pending:
+        command = entry.command
+        overdue = (
+            command is not None
+            and command.verb is Verb.SLEEP
+            and snapshot.at > command.issued_at + load.capability.ramp_down_s
+            and reading is not None
+            and reading.state is LoadState.ACTIVE
+        )
+        if moving or (entry.pending and not overdue):
             total += load.lowest.watts
             continue
         total += observed_draw(load, reading, entry)

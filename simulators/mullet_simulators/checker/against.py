@@ -124,7 +124,8 @@ def _mismatch(truth: Truth, outcome: Record, why: str, watts: float | None, figu
 
 def _claim_end(truth: Truth, load: str, t: float, command_times: list[float]) -> float:
     end = t + CLAIM_HOLDS_S
-    later = [at for at in command_times if t < at < end]
+    # One tick may claim an outcome and send the next command at the same instant.
+    later = [at for at in command_times if t <= at < end]
     changes = [at for at, _ in truth.disturbed[load].between(t, end)]
     return min([end, *later, *changes])
 
