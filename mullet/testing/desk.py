@@ -1,4 +1,4 @@
-"""A made-up facility behind `ports.Operations`: moving numbers for tests of page, terminal and API. Controls nothing."""
+"""A made-up facility behind `ports.Operations`: moving numbers for tests of page, terminal and API."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Relay:
                 await asking
             for side in (writer, device_writer):
                 side.close()
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, asyncio.CancelledError):
                     await side.wait_closed()
             self._tasks.discard(task)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -156,6 +157,23 @@ class TestGpuLimits:
             with pytest.raises(DeviceRefused):
                 await driver.apply(load, command(load, Verb.WAKE), 3.0)
         assert harness.requests(load) == 1
+
+    @pytest.mark.parametrize(("asked", "kept"), [(1e9, 500.0), (600.0, 500.0), (50.0, 200.0), (-1e4, 200.0)])
+    async def test_a_limit_is_clamped_to_the_load_and_the_gpu_and_that_is_told(
+        self, harness: GpuHarness, asked: float, kept: float
+    ) -> None:
+        load = gpu("gpus-001", "pdu", high_watts=500.0)
+        async with opened(harness) as driver:
+            receipt = await driver.apply(load, command(load, watts=asked), 3.0)
+            assert (await driver.read(load, 3.0)).limit_watts == pytest.approx(kept)
+        assert receipt.acked is True
+        assert "asked" in receipt.detail
+
+    async def test_closing_ends_every_thread(self, harness: GpuHarness) -> None:
+        async with opened(harness) as driver:
+            await driver.read(harness.loads[0], 3.0)
+            assert any(thread.name.startswith("GPU ") for thread in threading.enumerate())
+        assert not any(thread.name.startswith(("GPU ", "NVML ")) for thread in threading.enumerate())
 
     async def test_a_gpu_is_found_by_its_uuid(self, harness: GpuHarness) -> None:
         by_uuid = replace(harness.loads[1], address=harness.device(harness.loads[1]).uuid)
