@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from mullet import __version__
 from mullet.cli import journal, operate, policy, start, status
+from mullet.cli.say import say
 
 app = typer.Typer(
     name="mullet",
@@ -21,9 +25,26 @@ app = typer.Typer(
 
     Exit codes: 0 good, 1 the answer is no, 2 usage or bad input.""",
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        say(__version__)
+        raise typer.Exit
+
+
 for module in (start, policy, status, operate):
     module.register(app)
 app.add_typer(journal.app, name="journal")
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -206,6 +206,9 @@ def simulate(
 
 def agent(
     config: Annotated[Path, typer.Argument(help="The agent's file.")],
+    state: Annotated[
+        Path | None, typer.Option("--state", envvar="MULLET_STATE", help="Folder of leases and credentials.")
+    ] = None,
 ) -> None:
     from mullet.adapters.agent_config import AgentConfigError
     from mullet.app.edge import run_agent
@@ -213,7 +216,7 @@ def agent(
 
     log_to_stderr(logging.INFO)
     try:
-        code = run_until_done(run_agent(config))
+        code = run_until_done(run_agent(config, state))
     except AgentConfigError as error:
         for line in error.problems:
             note(line)

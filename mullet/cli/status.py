@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from mullet.cli.say import USAGE, AsJson, fail, instant, nested, number, power, 
 
 MOST_LOADS = 20_000
 WATCH_S = 1.0
+CLEAR = "\x1b[2J\x1b[H"
 
 
 def register(app: typer.Typer) -> None:
@@ -52,8 +54,8 @@ def status(
 
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            if not as_json:
-                typer.clear()
+            if not as_json and sys.stdout.isatty():
+                sys.stdout.write(CLEAR)
             _show(daemon, fleet, loads, as_json)
             time.sleep(WATCH_S)
 
