@@ -98,7 +98,7 @@ def build_api(
     app.include_router(_health(operations, time))
     app.include_router(_reads(facility_id, operations, live, trail, time))
     app.include_router(_orders(facility_id, operations))
-    add_pages(app)
+    add_pages(app, facility_id)
     app.add_middleware(_guarded, token=token, open_reads=open_loopback_reads)
     return app
 

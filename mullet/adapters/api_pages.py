@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -25,20 +26,22 @@ class _File:
     tag: str
 
 
-def read_pages() -> dict[str, _File]:
-    """Return the files of the page by name."""
+def read_pages(facility_id: str) -> dict[str, _File]:
+    """Return the files of the page by name; the page itself is told which facility it shows."""
     found = {}
     for entry in files("mullet.adapters").joinpath("web").iterdir():
         suffix = "." + entry.name.rpartition(".")[2]
         if suffix in _TYPES:
             body = entry.read_bytes()
+            if entry.name == "index.html":
+                body = body.replace(b"{{facility}}", html.escape(facility_id).encode())
             found[entry.name] = _File(body, _TYPES[suffix], f'"{hashlib.sha256(body).hexdigest()[:24]}"')
     return found
 
 
-def add_pages(app: FastAPI) -> None:
+def add_pages(app: FastAPI, facility_id: str) -> None:
     """Serve the page at / and its files beside it."""
-    for name, file in read_pages().items():
+    for name, file in read_pages(facility_id).items():
         path = "/" if name == "index.html" else f"/{name}"
         app.add_api_route(path, _serving(file), methods=["GET", "HEAD"], include_in_schema=False)
 
