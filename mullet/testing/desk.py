@@ -101,12 +101,12 @@ class MadeUpDesk:
                 "grid": _circuit(None, LIMIT_W, 1.04 * meter, meter, 0.4, "economic" if self._cap < 1.0 else None),
                 "mining": _circuit("grid", 380_000.0, 1.05 * drawn["miner"], 1.01 * drawn["miner"], 0.6, None),
                 "hall-a": _circuit("mining", 185_000.0, 1.05 * halls["hall-a"], halls["hall-a"], 0.7, None),
-                "hall-b": _circuit("mining", 170_000.0, 1.05 * halls["hall-b"], None, None, None),
+                "hall-b": _circuit("mining", 185_000.0, 1.05 * halls["hall-b"], None, None, None),
                 "hall-ai": _circuit("grid", 118_000.0, 1.02 * halls["hall-ai"], halls["hall-ai"], 0.3, None),
             },
             "services": {
-                "chat": _service(62_000.0, drawn["gpu"] * 0.62, 4 + self.ticks % 5, 41, 18_400.0),
-                "batch": _service(None, drawn["gpu"] * 0.38, 120 + self.ticks % 30, 16, 7_900.0),
+                "chat": _service(0.58 * drawn["gpu"], 66_000.0, 4 + self.ticks % 5, 41, 18_400.0),
+                "batch": _service(0.36 * drawn["gpu"], 42_000.0, 120 + self.ticks % 30, 16, 7_900.0),
             },
             "holds": [
                 {"id": h.id, "target": h.target, "kind": h.kind.value, "owner": h.owner, "reason": h.reason}

@@ -49,7 +49,7 @@ export class Charts {
     for (const plot of this.plots) plot.destroy();
     const text = colour("muted"), grid = colour("line"), font = "11px system-ui, sans-serif";
     const axis = { stroke: text, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
-    const time = { ...axis, space: 90, values: (_, splits) => splits.map((at) => this.label(at)) };
+    const time = { ...axis, size: 26, space: 90, values: (_, splits) => splits.map((at) => this.label(at)) };
     const cursor = {
       drag: { x: false, y: false }, sync: { key: "mullet", scales: ["x", null] }, y: false,
       points: { show: false },

@@ -133,7 +133,7 @@ export async function why(target) {
   const close = el("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close");
   try {
     const answer = await call("GET", `why/${encodeURIComponent(target)}`);
-    const { circuits, ...own } = answer;
+    const { circuits, load: _, circuit: __, ...own } = answer;
     const content = [facts(own)];
     for (const [name, circuit] of Object.entries(circuits ?? {})) content.push(el("h3", {}, `Circuit ${name}`), facts(circuit));
     open(`Why ${target}`, [el("div", { class: "why" }, ...content)], [close]);
@@ -158,7 +158,7 @@ function facts(values) {
 
 function shown(name, value) {
   if (typeof value === "boolean") return value ? "yes" : "no";
-  if (typeof value !== "number") return words(value);
+  if (typeof value !== "number") return /(cause|rung)$/.test(name) ? words(value) : String(value);
   if (/(_w|watts)$/.test(name)) return watts(value);
   if (/(_at|^at)$/.test(name)) return clock(value);
   return /_s$/.test(name) ? `${value.toFixed(1)} s` : String(Number(value.toFixed(3)));

@@ -3,7 +3,7 @@
 import { call } from "./session.js";
 import { count, duration, el, keyed, put, show, watts, words } from "./format.js";
 
-const PAGE = 50;
+const PAGE = 25;
 const EVERY_MS = 2000;
 
 export class Loads {
