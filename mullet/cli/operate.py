@@ -9,7 +9,7 @@ import typer
 
 from mullet.cli.client import NoDaemon, Refused, segment
 from mullet.cli.reach import FacilityName, Owner, StateFolder, TokenFile, Url, ask, owner_or_login, reach
-from mullet.cli.say import NO, AsJson, fail, note, power, refusals, say, say_json
+from mullet.cli.say import NO, AsJson, fail, many, note, power, refusals, say, say_json
 from mullet.domain.facility import Mode
 from mullet.domain.units import Dimension, QuantityError, parse_quantity
 
@@ -85,8 +85,8 @@ def shed(
     if as_json:
         say_json(answer)
         return
-    count = len(answer["first_loads"])
-    say(f"{answer['id']}: {answer['circuit']} is kept under {power(answer['ceiling_w'])}; {count} miners go first")
+    first = many(len(answer["first_loads"]), "miner")
+    say(f"{answer['id']}: {answer['circuit']} is kept under {power(answer['ceiling_w'])}; first off: {first}")
     say(f"End it with: mullet release {answer['id']}")
 
 
@@ -176,7 +176,7 @@ def reload(
     changes = answer.get("changes", [])
     for change in changes:
         say(str(change))
-    say(f"Reloaded: {len(changes)} changes" if changes else "Reloaded: nothing changed")
+    say(f"Reloaded: {many(len(changes), 'change')}" if changes else "Reloaded: nothing changed")
 
 
 def restore(

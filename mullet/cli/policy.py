@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mullet.cli import plan
-from mullet.cli.say import NO, AsJson, fail, number, power, refusals, say, say_json, table
+from mullet.cli.say import NO, AsJson, fail, many, number, power, refusals, say, say_json, table
 
 if TYPE_CHECKING:
     from mullet.policy import LoadedPolicy, Problem
@@ -73,7 +72,7 @@ def diff(
         for change in changes:
             say(str(change))
         raising = sum(1 for change in changes if change.raises_limit)
-        say(f"{len(changes)} changes, {raising} of which raise a limit" if changes else "No difference")
+        say(f"{many(len(changes), 'change')}, {raising} of which raise a limit" if changes else "No difference")
     if changes:
         raise typer.Exit(NO)
 
@@ -87,7 +86,7 @@ def load(name: str) -> LoadedPolicy:
     except PolicyErrors as error:
         for problem in error.problems:
             typer.echo(str(problem), err=True)
-        fail(f"{name}: {_count(error.problems)}")
+        fail(f"{name}: {many(len(error.problems), 'problem')}")
 
 
 def _load(name: str) -> LoadedPolicy:
@@ -146,12 +145,12 @@ def _show(report: dict[str, Any]) -> None:
     for problem in (*report["problems"], *report.get("warnings", ())):
         say(problem["text"])
     if not report["ok"]:
-        say(f"{report['policy']}: {_count(report['problems'])}")
+        say(f"{report['policy']}: {many(len(report['problems']), 'problem')}")
         return
     warned = len(report["warnings"])
     say(
         f"{report['policy']}: good; facility {report['facility']}, mode {report['mode']}"
-        + (f", {warned} warnings" if warned else "")
+        + (f", {many(warned, 'warning')}" if warned else "")
     )
     currency = report["currency"]
     table(
@@ -187,7 +186,3 @@ def _show(report: dict[str, Any]) -> None:
 
 def _against(watts: float, limit: float) -> str:
     return f"{power(watts)} ({watts / limit:.0%})" if limit > 0.0 else power(watts)
-
-
-def _count(problems: Sequence[Any]) -> str:
-    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -15,6 +15,9 @@ NO, USAGE = 1, 2
 PLAIN_WIDTH = 200
 """Columns of a table that goes to a file or a pipe, so that nothing is cut."""
 
+_MEASURED = ("_s", "_w", "_mwh", "_day")
+"""Ends of the names of quantities: where one is missing it is not known, while a missing hold is none."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 
@@ -76,10 +79,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
 
 
 def nested(value: Any, indent: int = 0) -> Iterator[str]:
-    """Yield plain data as indented lines; what is None reads "unknown"."""
+    """Yield plain data as indented lines; what is empty is left out."""
     pad = "  " * indent
     if isinstance(value, Mapping):
         for key, item in value.items():
+            if item == "":
+                continue
             if isinstance(item, Mapping | list) and item:
                 yield f"{pad}{key}:"
                 yield from nested(item, indent + 1)
@@ -93,7 +98,7 @@ def nested(value: Any, indent: int = 0) -> Iterator[str]:
 def plain(key: str, value: Any) -> str:
     """Return one value as people read it; the unit is in the key's name."""
     if value is None:
-        return "unknown"
+        return "unknown" if key.endswith(_MEASURED) or key in ("state", "watts") else "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping | list):
@@ -114,6 +119,11 @@ def power(watts: float | None) -> str:
     from mullet.domain.units import format_watts
 
     return "?" if watts is None else format_watts(watts)
+
+
+def many(count: int, thing: str) -> str:
+    """Return "1 problem" or "3 problems"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def number(value: float | None, digits: int = 0) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mullet.cli.say import NO, AsJson, describe, fail, note, number, refusals, say, say_json, table
+from mullet.cli.say import NO, AsJson, describe, fail, many, note, number, refusals, say, say_json, table
 from mullet.domain.facility import Mode
 
 if TYPE_CHECKING:
@@ -146,8 +146,11 @@ def _show_summary(summary: dict[str, Any]) -> None:
     say(f"tick jitter: p50 {number(jitter['p50'], 1)} ms, p99 {number(jitter['p99'], 1)} ms")
     journal = summary["journal"]
     say(f"journal: {journal['rows']} rows, {'intact' if journal['intact'] else 'DAMAGED'}")
-    say(f"graded by the independent checker: {summary['cap_violations']} cap violations,")
-    say(f"  {summary['truth_mismatches']} claims untrue, {summary['false_acks']} false answers of devices caught")
+    say(
+        f"graded by the independent checker: {many(summary['cap_violations'], 'cap violation')}, "
+        f"{many(summary['truth_mismatches'], 'untrue claim')}, "
+        f"{many(summary['false_acks'], 'false answer')} of devices"
+    )
 
 
 def run(
@@ -185,7 +188,7 @@ def run(
     except PolicyErrors as error:
         for problem in error.problems:
             note(str(problem))
-        fail(f"{path}: {len(error.problems)} problems; nothing was started")
+        fail(f"{path}: {many(len(error.problems), 'problem')}; nothing was started")
     except (MulletError, OSError, ValueError, ImportError) as error:
         if started:
             raise
@@ -220,7 +223,7 @@ def agent(
     except AgentConfigError as error:
         for line in error.problems:
             note(line)
-        fail(f"{config}: {len(error.problems)} problems; nothing was started")
+        fail(f"{config}: {many(len(error.problems), 'problem')}; nothing was started")
     except OSError as error:
         fail(describe(error))
     except MulletError as error:

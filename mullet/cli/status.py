@@ -12,7 +12,7 @@ import typer
 
 from mullet.cli.client import Daemon, segment
 from mullet.cli.reach import FacilityName, StateFolder, TokenFile, Url, ask, reach
-from mullet.cli.say import USAGE, AsJson, fail, instant, nested, number, power, say, say_json, table
+from mullet.cli.say import USAGE, AsJson, fail, instant, many, nested, number, power, say, say_json, table
 
 MOST_LOADS = 20_000
 WATCH_S = 1.0
@@ -110,7 +110,7 @@ def headline(status: Mapping[str, Any]) -> str:
         f"{status.get('pending', 0)} pending",
     ]
     if alarms:
-        parts.append(f"{alarms} alarm{'s' if alarms > 1 else ''}")
+        parts.append(many(alarms, "alarm"))
     return "  ".join(parts)
 
 
@@ -195,7 +195,7 @@ def show_fleet(banks: Mapping[str, Mapping[str, Any]]) -> None:
                 ", ".join(f"{count} {state}" for state, count in sorted(row["states"].items())),
                 str(row["faults"]),
                 str(row["pending"]),
-                power(row["watts"]),
+                power(row["watts"] if row["unmeasured"] < row["loads"] else None),
                 str(row["unmeasured"]),
             )
             for bank, row in banks.items()
@@ -233,7 +233,7 @@ def _remarks(row: Mapping[str, Any]) -> list[str]:
     if row["pending"]:
         found.append("pending")
     if row["failures"]:
-        found.append(f"{row['failures']} failures")
+        found.append(many(row["failures"], "failure"))
     if row["withheld"]:
         found.append(f"withheld: {row['withheld']}")
     return found
