@@ -82,6 +82,9 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
         PolicyErrors, OSError, MulletError: it could not start; no device was changed.
     """
     registry, clock, notifier = Registry(), SystemClock(), Notifier()
+    for noisy in ("httpx", "httpcore", "pymodbus"):
+        # What they would say once a poll, alarms say once a failure.
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     text = options.rewrite(options.policy_path.read_text(encoding="utf-8"))
     loaded = load_policy(text, str(options.policy_path), known_names(registry))
     for warning in loaded.warnings:

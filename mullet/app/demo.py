@@ -6,11 +6,12 @@ import asyncio
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mullet.adapters.clock import SystemClock
 from mullet.adapters.journal import verify
 from mullet.app.claims import write_claims
 from mullet.app.daemon import DaemonOptions, Running, run_daemon
@@ -22,6 +23,8 @@ DEMO_SUBNET = "127.77."
 LEAST_SECONDS = 30.0
 LEAD_S = 8.0
 """Time the daemon has to come up before the scenario's own time begins."""
+LINGER_S = 20.0
+"""The facility outlives the daemon, so that nothing fails only because the show is over."""
 DEFAULT_PORT = 8780
 
 
@@ -60,19 +63,25 @@ async def _run_in(
     folder: Path, options: DemoOptions, show: Callable[[Running], Coroutine[Any, Any, None]]
 ) -> dict[str, Any]:
     truth = folder / "truth.jsonl"
-    extra: Sequence[str] = () if options.seed is None else ("--seed", str(options.seed))
+    extra = ["--linger", str(LINGER_S)]
+    if options.seed is not None:
+        extra += ["--seed", str(options.seed)]
+    clock = SystemClock()
     simulation = await start_simulation(options.scenario, truth, options.seconds, LEAD_S, extra)
+    over = None if options.seconds is None else clock.monotonic() + LEAD_S + options.seconds
     jitter: list[float] = []
     ended: dict[str, Any] = {}
 
     async def beside(running: Running) -> None:
         view = asyncio.create_task(show(running), name="view")
+        gone = asyncio.create_task(simulation.process.wait(), name="simulation")
+        timeout = None if over is None else max(0.0, over - clock.monotonic())
         try:
-            await asyncio.wait({asyncio.create_task(simulation.process.wait(), name="simulation"), view},
-                               return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+            await asyncio.wait({gone, view}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            view.cancel()
-            await asyncio.gather(view, return_exceptions=True)
+            for task in (gone, view):
+                task.cancel()
+            await asyncio.gather(gone, view, return_exceptions=True)
             jitter.extend(running.controller.jitter_s)
             facility = running.controller.facility
             ended["loads"] = {
@@ -80,6 +89,7 @@ async def _run_in(
                 "gpus": sum(1 for load in facility.loads if load.kind.value == "gpu"),
             }
             ended["ticks"] = running.controller.ticks
+            ended["journal"] = str(running.journal)
             ended["mode"] = running.controller.mode.value
 
     daemon = DaemonOptions(
@@ -101,7 +111,7 @@ async def summarise(
     folder: Path, truth: Path, jitter_s: list[float], ended: dict[str, Any], simulation: Simulation
 ) -> dict[str, Any]:
     """Grade the finished run: claims from the journal against the simulator's own truth log."""
-    journal = next((folder / "state").glob("*.db"))
+    journal = Path(ended.pop("journal"))
     claims = folder / "claims.jsonl"
     await asyncio.to_thread(write_claims, journal, claims)
     report = await grade(truth, claims)

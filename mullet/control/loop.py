@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from mullet.control import record
-from mullet.control.counting import most_by_load, movable_loads
+from mullet.control.alarms import standing_alarms
+from mullet.control.counting import movable_loads
 from mullet.control.decide import Decision, decide
 from mullet.control.demand import NeedKeeper
 from mullet.control.dispatch import Dispatcher
@@ -276,6 +277,9 @@ class Controller:
             await self._protect(rows)
             return
         self.alarm("decide", None)
+        if self._ready:
+            for key, text in standing_alarms(facility, decision).items():
+                self.alarm(key, text)
         rows.extend(self._plan(facility, decision))
         if decision.acts:
             rows.append((record.DECISION, record.decision_body(decision)))
@@ -294,8 +298,7 @@ class Controller:
             # A plan made before the loads were read would count them all as not to be had.
             return []
         known = replace(decision.snapshot, ledger=decision.ledger)
-        most = most_by_load(facility, known)
-        request = build_request(facility, known, decision.accounts, movable_loads(facility, known), most)
+        request = build_request(facility, known, decision.accounts, movable_loads(facility, known))
         adopted = self._cycle.step(request)
         if adopted is None:
             return []

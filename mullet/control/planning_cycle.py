@@ -15,6 +15,7 @@ from mullet.planning.accounting import CircuitAccount
 from mullet.planning.greedy import plan_merit_order
 from mullet.planning.guard import guard
 from mullet.planning.ladder import safe_plan, shift_plan
+from mullet.planning.positions import fixed_watts
 from mullet.ports import Planner, PlanningError
 from mullet.programs.prices import forecast_prices
 
@@ -33,14 +34,8 @@ def build_request(
     snapshot: Snapshot,
     accounts: Mapping[str, CircuitAccount],
     controllable: frozenset[str],
-    most: Mapping[str, float],
 ) -> PlanRequest:
     """Return what a planner may look at, from what is known now."""
-    fixed = {
-        circuit.id: accounts[circuit.id].sum_watts
-        - sum(most[load.id] for load in facility.loads_beneath[circuit.id] if load.id in controllable)
-        for circuit in facility.circuits
-    }
     running = frozenset(
         load_id
         for load_id in controllable
@@ -51,12 +46,9 @@ def build_request(
         facility=facility,
         at=snapshot.at,
         forecast=forecast_prices(facility, snapshot),
-        obligations=Obligations(
-            curtailments=snapshot.curtailments,
-            reserve_watts={service.id: service.reserve_watts for service in facility.services},
-        ),
+        obligations=Obligations(curtailments=snapshot.curtailments),
         available=controllable,
-        fixed_watts=fixed,
+        fixed_watts=fixed_watts(facility, snapshot, accounts, controllable),
         running=running,
     )
 

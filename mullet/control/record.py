@@ -157,7 +157,7 @@ def claims(rows: Iterable[JournalRow]) -> Iterable[dict[str, Any]]:
             yield {
                 "t": outcome["at"],
                 "type": "outcome",
-                "id": outcome["command_id"],
+                "id": outcome["command_id"] or f"standing/{outcome['load_id']}/{row.seq}",
                 "load": outcome["load_id"],
                 "kind": outcome["kind"],
                 "watts": outcome["watts"],

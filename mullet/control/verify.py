@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from mullet.domain.command import Command, Evidence, LedgerEntry, Outcome, OutcomeKind, Verb
 from mullet.domain.facility import Facility
-from mullet.domain.load import Load
+from mullet.domain.load import Load, LoadKind
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import LoadState, Quality, Telemetry
 
@@ -17,12 +18,19 @@ LIMIT_SLACK_WATTS = 1.0
 READ_GRACE_S = 3.0
 """Time beyond the ramp for the readings themselves to arrive."""
 MOVED_FRACTION = 0.2
+METER_FRESH_S = 2.0
+HIDDEN_FRACTION = 0.1
+"""Of one load's draw: the most that may hide in a circuit's meter when it credits a batch."""
+MOST_WAIT_S = 120.0
+"""A load that says it sleeps waits at most this long for its circuit's meter to settle."""
+FULL_RATE_FRACTION = 0.97
+"""A load that hashes at this share of its nominal rate draws what it draws at full."""
 
 
 def verify(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
     """Return the outcomes that the snapshot's readings establish for commands still pending."""
     outcomes: list[Outcome] = []
-    stopped: list[tuple[Load, Command, Telemetry]] = []
+    stopped: list[tuple[Load, Command | None, Telemetry]] = []
     for load_id, entry in snapshot.ledger.entries.items():
         if not entry.pending or entry.command is None:
             continue
@@ -48,9 +56,22 @@ def verify(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
         late = _late_outcome(facility, snapshot, load, entry, reading)
         if late is not None:
             outcomes.append(late)
+    stopped.extend(_standing(facility, snapshot))
     credited = _meter_outcomes(facility, snapshot, stopped)
     settled = {outcome.load_id for outcome in credited}
     return (*(outcome for outcome in outcomes if outcome.load_id not in settled), *credited)
+
+
+def _standing(facility: Facility, snapshot: Snapshot) -> Iterator[tuple[Load, Command | None, Telemetry]]:
+    """Yield loads found asleep that measure no watts and that nothing was asked of: the meter can credit them too."""
+    for load in facility.loads:
+        if load.capability.measures_watts or load.kind is not LoadKind.MINER:
+            continue
+        entry, reading = snapshot.ledger.entry(load.id), snapshot.telemetry.get(load.id)
+        if entry.pending or entry.confirmed_point is not None or reading is None:
+            continue
+        if reading.state is LoadState.ASLEEP and (reading.th_per_s or 0.0) == 0.0:
+            yield load, None, reading
 
 
 def verify_deadline(facility: Facility, load: Load, command: Command) -> float:
@@ -108,6 +129,8 @@ def _late_outcome(
     command = entry.command
     if command is None or snapshot.at < verify_deadline(facility, load, command):
         return None
+    if _waits_for_meter(facility, snapshot, load, command, reading):
+        return None
     silent = reading is None or reading.fault is not None or reading.at <= command.issued_at
     if silent:
         why = reading.fault if reading is not None and reading.fault else "no reading since the command"
@@ -125,6 +148,26 @@ def _late_outcome(
     watts = "unknown" if reading is None or reading.watts is None else f"{reading.watts:.0f} W"
     said = "said yes, but " if entry.receipt is not None and entry.receipt.acked else ""
     return _outcome(snapshot, entry, OutcomeKind.REFUSED, reading, None, f"{said}state is {state}, draw {watts}")
+
+
+def _waits_for_meter(
+    facility: Facility, snapshot: Snapshot, load: Load, command: Command, reading: Telemetry | None
+) -> bool:
+    """Return whether a load that says it sleeps waits only because others on its circuit keep the meter moving."""
+    if load.capability.measures_watts or command.verb is not Verb.SLEEP or reading is None:
+        return False
+    if reading.state is not LoadState.ASLEEP or snapshot.at > command.issued_at + MOST_WAIT_S:
+        return False
+    circuit_id = metered_above(facility, snapshot, load)
+    if circuit_id is None:
+        return False
+    for other in facility.loads_beneath[circuit_id]:
+        entry, seen = snapshot.ledger.entry(other.id), snapshot.telemetry.get(other.id)
+        if other.id != load.id and _unsettled(snapshot, other, entry, seen):
+            asleep = seen is not None and seen.state is LoadState.ASLEEP
+            if not asleep:
+                return True
+    return False
 
 
 def observed_draw(load: Load, reading: Telemetry | None, entry: LedgerEntry) -> float:
@@ -150,15 +193,15 @@ def metered_above(facility: Facility, snapshot: Snapshot, load: Load) -> str | N
 
 
 def _meter_outcomes(
-    facility: Facility, snapshot: Snapshot, stopped: Iterable[tuple[Load, Command, Telemetry]]
+    facility: Facility, snapshot: Snapshot, stopped: Iterable[tuple[Load, Command | None, Telemetry]]
 ) -> list[Outcome]:
     """Credit loads that say they stopped but measure no watts, batch by batch, where the circuit meter agrees.
 
-    The meter agrees when what it shows above everything else is less than half of the smallest draw in the
-    batch, so that not even one of them can still be drawing; and it is only asked when that half exceeds three
-    sigma of the circuit's residual.
+    The meter agrees when what it shows above everything else is within three sigma of the circuit's residual, or
+    within a tenth of the smallest draw in the batch; and it is only asked when that smallest draw exceeds six
+    sigma, so that not even one of them can still be drawing.
     """
-    batches: dict[str, list[tuple[Load, Command, Telemetry]]] = {}
+    batches: dict[str, list[tuple[Load, Command | None, Telemetry]]] = {}
     for load, command, reading in stopped:
         circuit_id = metered_above(facility, snapshot, load)
         if circuit_id is not None:
@@ -166,37 +209,33 @@ def _meter_outcomes(
     outcomes: list[Outcome] = []
     for circuit_id, batch in batches.items():
         if _meter_agrees(facility, snapshot, circuit_id, batch):
-            outcomes.extend(
-                _outcome(
-                    snapshot,
-                    snapshot.ledger.entry(load.id),
-                    OutcomeKind.APPLIED,
-                    reading,
-                    command.most_after_watts,
-                    f"hashing stopped and the meter of {circuit_id} agrees",
-                    Evidence.BOTH,
-                )
-                for load, command, reading in batch
-            )
+            detail = f"hashing stopped and the meter of {circuit_id} agrees"
+            for load, _, reading in batch:
+                entry, most = snapshot.ledger.entry(load.id), load.most_at(load.lowest)
+                claim = _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, most, detail, Evidence.BOTH)
+                outcomes.append(replace(claim, point=load.lowest.name))
     return outcomes
 
 
 def _meter_agrees(
-    facility: Facility, snapshot: Snapshot, circuit_id: str, batch: list[tuple[Load, Command, Telemetry]]
+    facility: Facility, snapshot: Snapshot, circuit_id: str, batch: list[tuple[Load, Command | None, Telemetry]]
 ) -> bool:
     meter_id = facility.circuit_by_id[circuit_id].meter
     meter = snapshot.meters[meter_id] if meter_id is not None else None
     residual = snapshot.residuals.get(circuit_id)
     if meter is None or meter.watts is None or residual is None or residual.samples < 1:
         return False
-    if any(meter.at < reading.at for _, _, reading in batch):
+    if any(command is not None and meter.at <= command.issued_at for _, command, _ in batch):
+        return False
+    if snapshot.at - meter.at > METER_FRESH_S:
         return False
     asked = {load.id for load, _, _ in batch}
     others = _expected_others(facility.loads_beneath[circuit_id], snapshot, asked)
     standby = sum(load.lowest.watts for load, _, _ in batch)
     smallest = min(load.highest.watts - load.lowest.watts for load, _, _ in batch)
     excess = meter.watts - others - residual.mean_watts - standby
-    return 3.0 * residual.sigma_watts < 0.5 * smallest and excess < 0.5 * smallest
+    noise = 3.0 * residual.sigma_watts
+    return 2.0 * noise < smallest and excess <= max(noise, HIDDEN_FRACTION * smallest)
 
 
 def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str]) -> float:
@@ -211,20 +250,33 @@ def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str])
             continue
         entry = snapshot.ledger.entry(load.id)
         reading = snapshot.telemetry.get(load.id)
-        moving = reading is not None and reading.state in (LoadState.STARTING, LoadState.STOPPING)
-        command = entry.command
-        overdue = (
-            command is not None
-            and command.verb is Verb.SLEEP
-            and snapshot.at > command.issued_at + load.capability.ramp_down_s
-            and reading is not None
-            and reading.state is LoadState.ACTIVE
-        )
-        if moving or (entry.pending and not overdue):
+        if _unsettled(snapshot, load, entry, reading):
             total += load.lowest.watts
             continue
         total += observed_draw(load, reading, entry)
     return total
+
+
+def _unsettled(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry | None) -> bool:
+    """Return whether the load is on its way, so that what it draws now is not known from its reading."""
+    if reading is not None and reading.state in (LoadState.STARTING, LoadState.STOPPING):
+        return True
+    command = entry.command
+    if command is None:
+        return False
+    if command.raises and not load.capability.measures_watts:
+        # It may hash before it draws all that it will.
+        rate = reading.th_per_s if reading is not None else None
+        full = rate is not None and rate >= FULL_RATE_FRACTION * load.highest.th_per_s
+        if not full and snapshot.at < command.issued_at + load.capability.ramp_up_s:
+            return True
+    overdue = (
+        command.verb is Verb.SLEEP
+        and snapshot.at > command.issued_at + load.capability.ramp_down_s
+        and reading is not None
+        and reading.state is LoadState.ACTIVE
+    )
+    return entry.pending and not overdue
 
 
 def _outcome(
@@ -237,19 +289,17 @@ def _outcome(
     evidence: Evidence | None = None,
 ) -> Outcome:
     command = entry.command
-    if command is None:
-        raise ValueError(f"no command to judge for {entry.load_id}")
     if evidence is None:
         evidence = Evidence.READBACK if kind in (OutcomeKind.APPLIED, OutcomeKind.CONVERGING) else Evidence.NONE
     return Outcome(
-        command_id=command.id,
+        command_id=command.id if command is not None and entry.pending else "",
         load_id=entry.load_id,
         at=snapshot.at,
         kind=kind,
         watts=reading.watts if reading is not None else None,
         most_watts=most_watts,
         evidence=evidence,
-        acked=entry.receipt.acked if entry.receipt is not None else None,
+        acked=entry.receipt.acked if entry.receipt is not None and entry.pending else None,
         detail=detail,
     )
 

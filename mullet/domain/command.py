@@ -83,6 +83,7 @@ class Outcome:
     """What is claimed to have become of a command, and on what evidence."""
 
     command_id: str
+    """"" where it credits a load as it was found, without any command."""
     load_id: str
     at: float
     kind: OutcomeKind
@@ -93,6 +94,8 @@ class Outcome:
     evidence: Evidence
     acked: bool | None
     detail: str = ""
+    point: str = ""
+    """The operating point that is claimed, where one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,14 @@ class CommandLedger:
         entries = dict(self.entries)
         for outcome in outcomes:
             entry = entries.get(outcome.load_id)
+            if not outcome.command_id and outcome.kind is OutcomeKind.APPLIED:
+                entries[outcome.load_id] = replace(
+                    entry or LedgerEntry(outcome.load_id),
+                    confirmed_point=outcome.point,
+                    confirmed_watts=outcome.most_watts,
+                    confirmed_at=outcome.at,
+                )
+                continue
             if entry is None or entry.command is None or entry.command.id != outcome.command_id:
                 continue
             if outcome.kind is OutcomeKind.APPLIED:

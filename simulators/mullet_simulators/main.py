@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         facility.truth.close()
         return GOOD
     try:
-        seconds = None if options.seconds is None else options.seconds + options.lead
+        seconds = None if options.seconds is None else options.lead + options.seconds + options.linger
         return _run(_serve(facility, seconds, options.parent_pid))
     except AddressInUse as error:
         sys.stderr.write(f"mullet_simulators: {error}\n")
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subnet", type=_subnet, default=DEFAULT_SUBNET, help="serve on 127.N.0.0/16")
     parser.add_argument("--seconds", type=float, help="fit the scenario to so many seconds, then exit")
     parser.add_argument("--lead", type=float, default=0.0, help="seconds before the scenario's time begins")
+    parser.add_argument("--linger", type=float, default=0.0, help="seconds to go on after the scenario's end")
     parser.add_argument("--truth", type=Path, help="write the truth log here")
     parser.add_argument("--seed", type=int, help="instead of the scenario's own")
     parser.add_argument("--device-latency-ms", type=float, default=0.0, help="added to each miner's answer")

@@ -16,7 +16,12 @@ from mullet.testing.builders import circuit, facility, gpu, miner, service
 from tests.scenario.plant_model import START, PlantModel, Run
 
 QUICK = Pacing(
-    min_on_s=5.0, min_off_s=5.0, command_gap_s=3.0, economic_ramp_per_s=0.05, block_fraction=0.5, block_period_s=3.0,
+    min_on_s=5.0,
+    min_off_s=5.0,
+    command_gap_s=3.0,
+    economic_ramp_per_s=0.05,
+    block_fraction=0.5,
+    block_period_s=3.0,
     max_cycles_per_day=1_000,
 )
 FAULTS = ("ok", "ignore", "silent", "refuse", "late", "dead", "says_stopped")
@@ -93,9 +98,7 @@ def test_a_cut_limit_is_met_when_its_notice_has_passed(seed: int, at: int, fract
     run.allowed_watts = allowed
     for second in range(at + notice + 20):
         if second == at:
-            run.limits = (
-                Curtailment("cut", "pdu-a", cut, begins, begins + 60.0, Cause.DEMAND_RESPONSE, START + at),
-            )
+            run.limits = (Curtailment("cut", "pdu-a", cut, begins, begins + 60.0, Cause.DEMAND_RESPONSE, START + at),)
         run.tick()
     assert run.trace.violations == []
 
@@ -130,7 +133,7 @@ def test_it_converges_and_then_falls_silent() -> None:
     run.run(120)
     sent = len(run.trace.sent)
     run.run(120)
-    assert len(run.trace.sent) == sent, [c for c in run.trace.sent[sent:]][:3]
+    assert len(run.trace.sent) == sent, run.trace.sent[sent:][:3]
 
 
 @SETTINGS

@@ -1,0 +1,42 @@
+"""What an operator must know after a tick: circuits over their limit, meters and loads not to be relied on. Pure."""
+
+from __future__ import annotations
+
+from mullet.control.decide import Decision
+from mullet.domain.facility import Facility
+from mullet.domain.units import format_watts
+
+NAMED = 3
+"""Loads named in one alarm before the rest is counted."""
+
+
+def standing_alarms(facility: Facility, decision: Decision) -> dict[str, str | None]:
+    """Return every alarm that this kind of look can raise, None where there is nothing to say."""
+    found: dict[str, str | None] = {}
+    for circuit_id, account in decision.accounts.items():
+        over = account.sum_watts - account.limit_watts
+        text = None
+        if over > 1.0:
+            text = (
+                f"{circuit_id} may draw {format_watts(account.sum_watts)} of {format_watts(account.limit_watts)}: "
+                "only decreases go out"
+            )
+        found[f"circuit/{circuit_id}"] = text
+        meter_id = facility.circuit_by_id[circuit_id].meter
+        if meter_id is not None:
+            meter = decision.snapshot.meters.get(meter_id)
+            bad = meter is not None and meter.quality.value == "bad"
+            found[f"meter/{meter_id}"] = f"meter {meter_id}: {meter.detail}" if meter is not None and bad else None
+    unread = sorted(load_id for load_id, reading in decision.snapshot.telemetry.items() if reading.fault is not None)
+    found["loads/unread"] = _count(unread, "cannot be read; counted at worst draw")
+    failing = sorted(load_id for load_id, entry in decision.ledger.entries.items() if entry.failures > 0)
+    found["loads/failing"] = _count(failing, "did not follow commands; others take their place")
+    return found
+
+
+def _count(load_ids: list[str], what: str) -> str | None:
+    if not load_ids:
+        return None
+    named = ", ".join(load_ids[:NAMED])
+    more = f" and {len(load_ids) - NAMED} more" if len(load_ids) > NAMED else ""
+    return f"{len(load_ids)} load{'s' if len(load_ids) > 1 else ''} {what}: {named}{more}"
