@@ -18,9 +18,8 @@ from mullet.adapters.trail import SeriesReader
 from mullet.ports import Clock
 
 START_S = 5.0
-GRACE_S = 1
-"""How long open requests may take to end by themselves."""
-STOP_S = 2.0
+GRACE_S = 0.9
+"""How long requests may take to end by themselves, and again once their connections are gone."""
 MOST_CONNECTIONS = 200
 
 logger = logging.getLogger(__name__)
@@ -93,7 +92,6 @@ async def serve_api(app: FastAPI, host: str, port: int) -> AsyncIterator[str]:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=MOST_CONNECTIONS,
-            timeout_graceful_shutdown=GRACE_S,
         )
     )
     live.start()
@@ -147,11 +145,16 @@ async def _until_started(server: _Server, task: asyncio.Task[None]) -> None:
 
 
 async def _ended(server: _Server, task: asyncio.Task[None]) -> None:
-    done, _ = await asyncio.wait({task}, timeout=STOP_S)
-    if not done:
-        task.cancel()
-    for request in tuple(server.server_state.tasks):
-        request.cancel()
-    results = await asyncio.gather(task, *server.server_state.tasks, return_exceptions=True)
+    """Wait for the end: first gladly, then without the connections, then without the requests."""
+    await asyncio.wait({task}, timeout=GRACE_S)
+    # What is still open belongs to someone who does not read: its request ends with its connection.
+    for connection in tuple(server.server_state.connections):
+        if connection.transport is not None:
+            connection.transport.abort()
+    await asyncio.wait({task}, timeout=GRACE_S)
+    requests = tuple(server.server_state.tasks)
+    for pending in (task, *requests):
+        pending.cancel()
+    results = await asyncio.gather(task, *requests, return_exceptions=True)
     if isinstance(results[0], Exception):
         logger.warning("the HTTP server failed: %s", results[0])

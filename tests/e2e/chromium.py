@@ -116,7 +116,7 @@ class Page:
     async def screenshot(self, path: Path, whole: bool = False) -> None:
         """Write what the tab shows as PNG; `whole` takes the page beyond the window too."""
         answer = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(answer["data"]))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
 
 
 @asynccontextmanager

@@ -507,6 +507,24 @@ async def test_closing_waits_for_nobody_who_does_not_read(desk: MadeUpDesk, cloc
         assert time.monotonic() - began < 2.5
 
 
+async def test_closing_waits_for_no_device(clock: StoppedClock) -> None:
+    class Hanging(MadeUpDesk):
+        async def reload(self) -> Any:
+            self.orders.append(("hangs",))
+            await asyncio.Event().wait()
+
+    desk = Hanging(AT)
+    server = ApiServer("demo", desk, TOKEN, None, "127.0.0.1", 0, clock=clock)
+    await server.start()
+    async with Client(base_url=server.url, trust_env=False) as http:
+        asked = asyncio.create_task(http.post("reload", headers=SIGNED))
+        await until(lambda: desk.orders)
+        began = time.monotonic()
+        await server.close()
+        assert time.monotonic() - began < 2.5
+        assert isinstance((await asyncio.gather(asked, return_exceptions=True))[0], httpx.HTTPError)
+
+
 async def test_a_taken_port_is_told_and_leaves_nothing(desk: MadeUpDesk, clock: StoppedClock) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
