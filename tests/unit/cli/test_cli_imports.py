@@ -15,7 +15,7 @@ HEAVY = {
     "pynvml", "rich", "ruamel", "starlette", "uvicorn", "mullet.app", "mullet.adapters", "mullet.control",
     "mullet.policy", "mullet.planning", "mullet_hardware", "mullet_simulators",
 }  # fmt: skip
-# From 0.25 on typer itself converts a command's arguments with pydantic, whatever the command.
+# From 0.29 on typer itself converts a command's arguments with pydantic, whatever the command.
 TYPERS_OWN = {"pydantic"}
 LIMIT_S = 0.3
 
