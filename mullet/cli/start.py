@@ -103,23 +103,13 @@ async def _show_progress(running: Running) -> None:
 
 
 async def _show_live(running: Running) -> None:
+    from mullet.adapters.terminal import TerminalView, watch
+
     say(f"Dashboard: {running.url}   (Ctrl-C ends the demo)")
     say(f"In another terminal: mullet status --state {running.state}")
     sys.stdout.flush()
-    await _show_lines(running)
-
-
-async def _show_lines(running: Running) -> None:
-    """Print the state as one line each time that it has changed visibly."""
-    from mullet.cli.status import headline
-
-    latest = ""
-    async for status in running.desk.events():
-        line = headline(status)
-        if line != latest:
-            latest = line
-            say(line)
-            sys.stdout.flush()
+    note = f"{running.url}   Ctrl-C ends the demo   mullet status --state {running.state}"
+    await watch(running.desk, TerminalView(note=note))
 
 
 def _show_summary(summary: dict[str, Any]) -> None:

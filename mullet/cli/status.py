@@ -50,14 +50,8 @@ def status(
     if not watch:
         _show(daemon, fleet, loads, as_json)
         return
-    import time
-
     with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            if not as_json and sys.stdout.isatty():
-                sys.stdout.write(CLEAR)
-            _show(daemon, fleet, loads, as_json)
-            time.sleep(WATCH_S)
+        _watch(daemon, fleet, loads, as_json)
 
 
 def why(
@@ -74,6 +68,25 @@ def why(
         return
     for line in nested(answer):
         say(line)
+
+
+def _watch(daemon: Daemon, fleet: bool, loads: bool, as_json: bool) -> None:
+    import time
+
+    if fleet or loads or as_json:
+        while True:
+            if not as_json and sys.stdout.isatty():
+                sys.stdout.write(CLEAR)
+            _show(daemon, fleet, loads, as_json)
+            sys.stdout.flush()
+            time.sleep(WATCH_S)
+    from mullet.adapters.terminal import TerminalView
+
+    with TerminalView(note=f"{daemon.url}   Ctrl-C ends") as view:
+        while True:
+            answer = ask(daemon, "GET", "status")
+            view.show(answer, answer.get("recent", ()))
+            time.sleep(WATCH_S)
 
 
 def _show(daemon: Daemon, fleet: bool, loads: bool, as_json: bool) -> None:
