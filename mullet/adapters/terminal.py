@@ -200,7 +200,7 @@ def _alarms(status: Status) -> list[RenderableType]:
         for alarm in status["alarms"]
     ]
     faults: Mapping[str, str] = status["faults"]
-    if faults:
+    if faults and all(alarm["key"] != "loads/unread" for alarm in status["alarms"]):
         some = ", ".join(list(faults)[:4]) + (", …" if len(faults) > 4 else "")
         lines.append(
             Text.assemble(

@@ -6,6 +6,7 @@ import { el, price, put, watts } from "./format.js";
 const NAMES = ["miner_w", "gpu_w", "unmanaged_w", "meter_w", "limit_w", "sum_w", "price_per_mwh"];
 const REFETCH_S = 60;
 const LIVE_WINDOW_S = 3600;
+const LEAST_SPAN_S = 60;
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -55,7 +56,7 @@ export class Charts {
       points: { show: false },
     };
     const base = {
-      cursor, legend: { show: false }, padding: [8, 10, 0, 0],
+      cursor, legend: { show: false }, padding: [8, 24, 0, 0],
       hooks: { setCursor: [(plot) => { this.cursor = plot.cursor.idx ?? null; this.readout(); }] },
     };
     const scales = { x: { time: true, range: () => this.span() } };
@@ -116,7 +117,9 @@ export class Charts {
 
   span() {
     const newest = this.rows.at.at(-1) ?? Date.now() / 1000;
-    return [newest - this.windowS, newest];
+    const first = this.rows.at[0] ?? newest;
+    // A young daemon's minute fills the chart instead of its right edge.
+    return [Math.max(newest - this.windowS, Math.min(first, newest - LEAST_SPAN_S)), newest];
   }
 
   stacked() {

@@ -30,7 +30,7 @@ export function showFigures(status) {
 export function showAlarms(status) {
   const alarms = [...status.alarms];
   const silent = Object.keys(status.faults).length;
-  if (silent) {
+  if (silent && !alarms.some((alarm) => alarm.key === "loads/unread")) {
     const names = Object.keys(status.faults);
     alarms.push({ key: "faults", text: `${count(silent)} of ${count(status.loads.miners + status.loads.gpus)} loads cannot be read: ${names.slice(0, 3).join(", ")}${silent > 3 ? ", …" : ""}`, since: null, minor: true });
   }
