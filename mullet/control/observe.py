@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from mullet.control.verify import observed_draw
+from mullet.control.verify import observed_draw, unsettled
 from mullet.domain.command import CommandLedger
 from mullet.domain.facility import Facility, Mode
 from mullet.domain.feeds import Curtailment, PriceCurve, Reading, ServiceDemand
 from mullet.domain.snapshot import Hold, Snapshot
-from mullet.domain.telemetry import LoadState, MeterReading, Quality, Residual, Telemetry
+from mullet.domain.telemetry import MeterReading, Quality, Residual, Telemetry
 
 FROZEN_AFTER_S = 10.0
 """A meter that repeats itself to the bit for this long while devices move is frozen (R2)."""
@@ -201,8 +201,7 @@ class Observatory:
                 entry = ledger.entry(load.id)
                 reading = self._last_good.get(load.id)
                 observed += observed_draw(load, reading, entry)
-                moving = moving or entry.pending or reading is None
-                moving = moving or (reading is not None and reading.state in (LoadState.STARTING, LoadState.STOPPING))
+                moving = moving or reading is None or entry.pending or unsettled(at, load, entry, reading)
             latest = meter.watts - observed
             if moving:
                 self._quiet_since.pop(circuit.id, None)

@@ -46,7 +46,9 @@ def verify(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
                 done = _limit_outcome(snapshot, load, entry, reading)
             elif command.verb is Verb.SLEEP and not load.capability.measures_watts:
                 done = None
-                if reading.state is LoadState.ASLEEP and (reading.th_per_s or 0.0) == 0.0:
+                # The last watts of a ramp are too few for a meter to see; its time must have passed as well.
+                ramped = snapshot.at >= command.issued_at + load.capability.ramp_down_s
+                if ramped and reading.state is LoadState.ASLEEP and (reading.th_per_s or 0.0) == 0.0:
                     stopped.append((load, command, reading))
             else:
                 done = _state_outcome(snapshot, load, entry, reading)
@@ -163,7 +165,7 @@ def _waits_for_meter(
         return False
     for other in facility.loads_beneath[circuit_id]:
         entry, seen = snapshot.ledger.entry(other.id), snapshot.telemetry.get(other.id)
-        if other.id != load.id and _unsettled(snapshot, other, entry, seen):
+        if other.id != load.id and unsettled(snapshot.at, other, entry, seen):
             asleep = seen is not None and seen.state is LoadState.ASLEEP
             if not asleep:
                 return True
@@ -250,14 +252,14 @@ def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str])
             continue
         entry = snapshot.ledger.entry(load.id)
         reading = snapshot.telemetry.get(load.id)
-        if _unsettled(snapshot, load, entry, reading):
+        if unsettled(snapshot.at, load, entry, reading):
             total += load.lowest.watts
             continue
         total += observed_draw(load, reading, entry)
     return total
 
 
-def _unsettled(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry | None) -> bool:
+def unsettled(at: float, load: Load, entry: LedgerEntry, reading: Telemetry | None) -> bool:
     """Return whether the load is on its way, so that what it draws now is not known from its reading."""
     if reading is not None and reading.state in (LoadState.STARTING, LoadState.STOPPING):
         return True
@@ -268,11 +270,11 @@ def _unsettled(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Tele
         # It may hash before it draws all that it will.
         rate = reading.th_per_s if reading is not None else None
         full = rate is not None and rate >= FULL_RATE_FRACTION * load.highest.th_per_s
-        if not full and snapshot.at < command.issued_at + load.capability.ramp_up_s:
+        if not full and at < command.issued_at + load.capability.ramp_up_s:
             return True
     overdue = (
         command.verb is Verb.SLEEP
-        and snapshot.at > command.issued_at + load.capability.ramp_down_s
+        and at > command.issued_at + load.capability.ramp_down_s
         and reading is not None
         and reading.state is LoadState.ACTIVE
     )

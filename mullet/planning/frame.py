@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def frame(request: PlanRequest) -> Frame:
         groups.append(GroupFrame(item, available, running))
     slots = []
     gaps = 0
-    for start, end, nominal in edges(request.at, facility.grid_steps):
+    for start, end, nominal in _split_near(edges(request.at, facility.grid_steps), request):
         price = request.forecast.prices.mean(start, end)
         if price is None or not math.isfinite(price):
             gaps += 1
@@ -87,6 +88,10 @@ def frame(request: PlanRequest) -> Frame:
         )
         slots.append(Slot(start, end, nominal, market, free_watts(request, start, end)))
     return Frame(request, tuple(groups), tuple(slots), _needs(request, groups), gaps)
+
+
+LEAST_STEP_S = 0.5
+"""No step of the grid is shorter."""
 
 
 def edges(at: float, steps: Sequence[tuple[float, int]]) -> list[tuple[float, float, float]]:
@@ -104,6 +109,24 @@ def edges(at: float, steps: Sequence[tuple[float, int]]) -> list[tuple[float, fl
             if emitted > count + following / length + 1.0:
                 break
     return found
+
+
+def _split_near(grid: Sequence[tuple[float, float, float]], request: PlanRequest) -> list[tuple[float, float, float]]:
+    """Split the nearest steps where the price changes by more than the deadband, so that none is shed too soon."""
+    facility = request.facility
+    intervals = request.forecast.prices.intervals
+    jumps = [
+        later.start
+        for earlier, later in itertools.pairwise(intervals)
+        if abs(later.price_per_mwh - earlier.price_per_mwh) > facility.economics.deadband_per_mwh
+    ]
+    split: list[tuple[float, float, float]] = []
+    for start, end, nominal in grid:
+        cuts = [start, end]
+        if nominal == facility.grid_steps[0][0]:
+            cuts = sorted({start, end, *(jump for jump in jumps if start + LEAST_STEP_S < jump < end - LEAST_STEP_S)})
+        split.extend((first, last, nominal) for first, last in itertools.pairwise(cuts))
+    return split
 
 
 def _adder(curve: PriceCurve | None, start: float, end: float) -> float:
