@@ -127,6 +127,7 @@ def _feed(
         kind=FeedKind(kind),
         feed=feed,
         period_s=spec.poll_s,
+        max_age_s=spec.max_age_s,
         deadline_s=min(5.0, max(1.0, spec.poll_s)),
         service=service or None,
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from mullet.control.observe import Observatory
-from mullet.domain.facility import Facility
+from mullet.domain.facility import Facility, SafeAction
 from mullet.programs.demand import hold_up, needed_watts
+
+DEMAND_SOURCE = "demand"
+DEMAND_AGE_S = 10.0
 
 
 class NeedKeeper:
@@ -15,9 +18,10 @@ class NeedKeeper:
 
     def update(self, facility: Facility, observatory: Observatory, now: float) -> None:
         """Set the need of every service whose demand is known; an unknown one is left unset."""
+        hold_s = facility.safety_age_s(DEMAND_SOURCE, SafeAction.RESERVE_ONLY, DEMAND_AGE_S)
         for service in facility.services:
             demand = observatory.demand.get(service.id)
-            need = needed_watts(service, facility.loads_of_service[service.id], demand, now)
+            need = needed_watts(service, facility.loads_of_service[service.id], demand, now, hold_s)
             if need is None:
                 observatory.set_need(service.id, None)
                 continue

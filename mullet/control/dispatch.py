@@ -102,12 +102,13 @@ class Dispatcher:
         return Receipt(command.id, command.load_id, self._clock.now(), acked, detail, unreachable)
 
     async def _read_back(self, facility: Facility, load: Load, command: Command) -> None:
-        driver = self._drivers(load)
-        if driver is None:
-            return
         await self._clock.sleep(READBACK_FIRST_S)
         last = verify_deadline(facility, load, command) + READBACK_EVERY_S
         while self._is_pending(load.id, command.id) and self._clock.now() < last:
+            # Asked anew each time: a reload may have put another driver in its place.
+            driver = self._drivers(load)
+            if driver is None:
+                return
             began = self._clock.monotonic()
             try:
                 self._saw(await driver.read(load, READBACK_DEADLINE_S))

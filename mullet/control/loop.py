@@ -200,9 +200,7 @@ class Controller:
         for part in plant.feeds:
             start(
                 f"feed/{part.name}",
-                lambda f=part: read_feed(  # type: ignore[misc]
-                    f.feed, f.name, f.period_s, f.deadline_s, self._clock, self._intake.taker(f), self.alarm
-                ),
+                lambda f=part: read_feed(f, self._clock, self._intake.taker(f), self.alarm),  # type: ignore[misc]
             )
 
     async def swap(self, plant: Plant, changes: Mapping[str, Any]) -> None:

@@ -29,6 +29,8 @@ class FeedPart:
     kind: FeedKind
     feed: Feed
     period_s: float
+    max_age_s: float
+    """Without a good value for this long, an alarm says so and the safety table's action is due."""
     deadline_s: float = 2.0
     service: str | None = None
 

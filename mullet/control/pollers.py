@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from mullet.control.parts import FeedPart
 from mullet.domain.load import Load
 from mullet.domain.telemetry import MeterReading, Quality, Telemetry
-from mullet.ports import Clock, Driver, Feed, FeedError, Link, Meter, MeterError
+from mullet.ports import Clock, Driver, FeedError, Link, Meter, MeterError
 
 METER_DEADLINE_S = 0.9
 
@@ -45,21 +46,22 @@ async def read_meter(
 
 
 async def read_feed(
-    feed: Feed,
-    name: str,
-    period_s: float,
-    deadline_s: float,
+    part: FeedPart,
     clock: Clock,
     took: Callable[[object, float], Awaitable[None]],
     alarm: Callable[[str, str | None], None],
 ) -> None:
-    """Fetch a feed every `period_s`, for ever. A failure raises an alarm once and clears it on recovery."""
+    """Fetch a feed at its period, for ever. A failure raises an alarm once and clears it on recovery."""
+    good_at = clock.monotonic()
     while True:
         began = clock.monotonic()
         try:
-            value = await feed.fetch(deadline_s)
+            value = await part.feed.fetch(part.deadline_s)
             await took(value, clock.now())
-            alarm(f"feed/{name}", None)
+            good_at = clock.monotonic()
+            alarm(f"feed/{part.name}", None)
         except FeedError as error:
-            alarm(f"feed/{name}", f"{name}: {error}")
-        await clock.sleep(max(0.05, period_s - (clock.monotonic() - began)))
+            age_s = clock.monotonic() - good_at
+            stale = f"; stale for {age_s:.0f} s, its safe action is in force" if age_s > part.max_age_s else ""
+            alarm(f"feed/{part.name}", f"{part.name}: {error}{stale}")
+        await clock.sleep(max(0.05, part.period_s - (clock.monotonic() - began)))

@@ -196,10 +196,11 @@ class _Pace:
         self._fallen = {circuit.id: 0.0 for circuit in facility.circuits}
         self._risen = {circuit.id: 0.0 for circuit in facility.circuits}
         self._woken = {circuit.id: 0.0 for circuit in facility.circuits}
-        for load_id, entry in snapshot.ledger.entries.items():
-            load, command = facility.load_by_id.get(load_id), entry.command
-            if load is None or command is None:
+        for load in facility.loads:
+            entry = snapshot.ledger.entries.get(load.id)
+            if entry is None or entry.command is None:
                 continue
+            command = entry.command
             moved = abs(command.most_after_watts - command.most_before_watts)
             recent = command.issued_at > snapshot.at - RAMP_WINDOW_S
             for circuit_id in facility.path(load.circuit):

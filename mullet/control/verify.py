@@ -31,13 +31,12 @@ def verify(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
     """Return the outcomes that the snapshot's readings establish for commands still pending."""
     outcomes: list[Outcome] = []
     stopped: list[tuple[Load, Command | None, Telemetry]] = []
-    for load_id, entry in snapshot.ledger.entries.items():
-        if not entry.pending or entry.command is None:
+    # In the facility's order: a ledger that was read back from the journal may have another one.
+    for load in facility.loads:
+        entry = snapshot.ledger.entries.get(load.id)
+        if entry is None or not entry.pending or entry.command is None:
             continue
-        load = facility.load_by_id.get(load_id)
-        if load is None:
-            continue
-        command, reading = entry.command, snapshot.telemetry.get(load_id)
+        command, reading = entry.command, snapshot.telemetry.get(load.id)
         if entry.receipt is not None and entry.receipt.acked is False and not entry.receipt.unreachable:
             outcomes.append(_outcome(snapshot, entry, OutcomeKind.REFUSED, reading, None, entry.receipt.detail))
             continue

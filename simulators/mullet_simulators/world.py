@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from mullet_simulators.scenario import Scenario
 
 
+LEAST_INTERVAL_S = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class PriceInterval:
     """A price in USD/MWh over [start, end), Unix seconds."""
@@ -65,7 +68,11 @@ class World:
         end = start + (1 + spec.published_ahead) * spec.interval_s
         edges = {start + k * spec.interval_s for k in range(1 + spec.published_ahead)}
         edges |= {edge for edge in self._price_changes(start, end) if start < edge < end}
-        ordered = [*sorted(edges), end]
+        # Two edges meant to be one may differ by float noise, and no interval may be empty on the wire.
+        ordered = [start]
+        for edge in [*sorted(edges), end]:
+            if edge > ordered[-1] + LEAST_INTERVAL_S:
+                ordered.append(edge)
         intervals = [PriceInterval(a, b, self.price_at(a)) for a, b in itertools.pairwise(ordered)]
         return [interval for interval in intervals if interval.end > now]
 

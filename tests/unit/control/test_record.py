@@ -10,7 +10,7 @@ import pytest
 
 from mullet.control import record
 from mullet.control.decide import Decision
-from mullet.domain.codec import decode, encode
+from mullet.domain.codec import canonical, decode, encode
 from mullet.domain.command import CommandLedger
 from mullet.domain.facility import Facility
 from mullet.domain.snapshot import Snapshot
@@ -27,7 +27,7 @@ def rows_of(site: Facility, decisions: list[Decision]) -> list[JournalRow]:
     ]
     bodies += [(record.DECISION, record.decision_body(decision)) for decision in decisions if decision.acts]
     return [
-        JournalRow(number, 0.0, kind, json.loads(json.dumps(body)), "", "")
+        JournalRow(number, 0.0, kind, json.loads(canonical(body)), "", "")
         for number, (kind, body) in enumerate(bodies, 1)
     ]
 
