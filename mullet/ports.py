@@ -326,6 +326,12 @@ class Operations(Protocol):
     def status(self) -> Mapping[str, Any]:
         """Return the state as plain data: mode, circuits, headroom, loads, plan, alarms, ages."""
 
+    def loads(self) -> Sequence[Mapping[str, Any]]:
+        """Return one row per load: state, draw, setpoint, cause, rule."""
+
+    def recent(self) -> Sequence[Mapping[str, Any]]:
+        """Return the latest decisions and outcomes in words, newest first: {"at", "kind", "text"}."""
+
     def why(self, target: str) -> Mapping[str, Any]:
         """Return the inputs, the binding limit and the rule behind the target's setpoint.
 

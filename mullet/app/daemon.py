@@ -71,6 +71,8 @@ class Running:
     state: Path
     journal: Path
     url: str
+    page: str
+    """The page's address with the token in its fragment, which no browser sends; for the owner's screen only."""
     stop: asyncio.Event
     clock: SystemClock
 
@@ -123,9 +125,20 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
             controller.alarm("state", f"{states.problem}; mode observe until an operator has looked")
         desk = Desk(controller, clock, _reloader(options, registry, clock, credentials, loaded))
         stop = asyncio.Event()
-        server = await _serve(options, loaded, desk, store, folder, credentials)
+        token = credentials.lookup(loaded.wiring.api.token) or _own_token(folder)
+        server = await _serve(options, loaded, desk, store, folder, token)
         stack.push_async_callback(server.close)
-        running = Running(controller, desk, loaded, folder, folder / records.journal, server.url, stop, clock)
+        running = Running(
+            controller,
+            desk,
+            loaded,
+            folder,
+            folder / records.journal,
+            server.url,
+            f"{server.url}#token={token}",
+            stop,
+            clock,
+        )
         if options.handle_signals:
             _handle_signals(running, notifier)
         await _control(running, notifier, beside)
@@ -256,10 +269,9 @@ async def _serve(
     desk: Desk,
     store: TelemetryStore,
     folder: Path,
-    credentials: Credentials,
+    token: str,
 ) -> ApiServer:
     spec = loaded.wiring.api
-    token = credentials.lookup(spec.token) or _own_token(folder)
     port = spec.port if options.api_port is None else options.api_port
     server = ApiServer(loaded.facility.id, desk, token, store, spec.host, port)
     await server.start()

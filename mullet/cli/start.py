@@ -105,7 +105,7 @@ async def _show_progress(running: Running) -> None:
 async def _show_live(running: Running) -> None:
     from mullet.adapters.terminal import TerminalView, watch
 
-    say(f"Dashboard: {running.url}   (Ctrl-C ends the demo)")
+    say(f"Dashboard: {running.page}   (Ctrl-C ends the demo)")
     say(f"In another terminal: mullet status --state {running.state}")
     sys.stdout.flush()
     note = f"{running.url}   Ctrl-C ends the demo   mullet status --state {running.state}"

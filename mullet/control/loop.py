@@ -10,12 +10,14 @@ from typing import Any
 
 from mullet.control import record
 from mullet.control.alarms import standing_alarms
+from mullet.control.announce import Announcer
 from mullet.control.counting import movable_loads
 from mullet.control.decide import Decision, decide
 from mullet.control.demand import NeedKeeper
 from mullet.control.dispatch import Dispatcher
 from mullet.control.gate import Permit, WriteGate
 from mullet.control.intake import Intake
+from mullet.control.logbook import Logbook
 from mullet.control.observe import Observatory
 from mullet.control.parts import Parts, Plant
 from mullet.control.planning_cycle import PlanningCycle, build_request
@@ -28,7 +30,7 @@ from mullet.domain.command import Command, CommandLedger, LedgerEntry, Receipt
 from mullet.domain.facility import Facility, Mode, most_restrictive
 from mullet.domain.load import Load
 from mullet.domain.snapshot import OperatorState
-from mullet.ports import Driver, HistorianError, JournalError, MulletError
+from mullet.ports import Driver, HistorianError, MulletError
 
 FIRST_READING_S = 8.0
 """Control begins once every load was read, or after this long at the latest (R10: within 10 s)."""
@@ -54,13 +56,11 @@ class Controller:
         )
         self._intake = Intake(self._observatory, parts.plant.facility, self.alarm)
         self._receipts: deque[Receipt] = deque()
-        self._unwritten: list[tuple[str, Mapping[str, Any]]] = []
-        self._records_ok = True
+        self._logbook = Logbook(parts.journal, parts.clock)
+        self.announcer = Announcer()
         self._ready = False
         self._began = parts.clock.now()
-        self._alarms: dict[str, tuple[str, float]] = {}
         self._wake = asyncio.Event()
-        self._subscribers: set[asyncio.Queue[Mapping[str, Any]]] = set()
         self._advised: frozenset[str] = frozenset()
         self.jitter_s: deque[float] = deque(maxlen=JITTERS_KEPT)
         self.decision: Decision | None = None
@@ -81,7 +81,7 @@ class Controller:
     @property
     def alarms(self) -> Mapping[str, tuple[str, float]]:
         """Alarms that stand, with the moment each was raised."""
-        return self._alarms
+        return self._logbook.alarms
 
     @property
     def gate(self) -> WriteGate:
@@ -104,21 +104,18 @@ class Controller:
             return {"facility": self.facility.id, "at": self._clock.now(), "mode": self.mode.value, "ready": False}
         prices = self.decision.snapshot.prices
         price = prices.value.at(self.decision.snapshot.at) if prices is not None else None
-        status = facility_status(self.facility, self.decision, self._alarms, self.mode.value, price)
-        return {**status, "ready": self._ready, "ticks": self.ticks, "in_flight": self._dispatcher.in_flight}
+        status = facility_status(self.facility, self.decision, self.alarms, self.mode.value, price)
+        return {
+            **status,
+            "ready": self._ready,
+            "ticks": self.ticks,
+            "in_flight": self._dispatcher.in_flight,
+            "counts": self.announcer.counts,
+        }
 
     def alarm(self, key: str, text: str | None) -> None:
         """Raise an alarm, or clear it when `text` is None; each change is recorded once."""
-        known = self._alarms.get(key)
-        if text is None:
-            if known is not None:
-                del self._alarms[key]
-                self._unwritten.append((record.ALARM, {"key": key, "text": known[0], "raised": False}))
-        elif known is None:
-            self._alarms[key] = (text, self._clock.now())
-            self._unwritten.append((record.ALARM, {"key": key, "text": text, "raised": True}))
-        else:
-            self._alarms[key] = (text, known[1])
+        self._logbook.alarm(key, text)
 
     async def note(self, kind: str, body: Mapping[str, Any]) -> None:
         """Record something at once.
@@ -126,7 +123,7 @@ class Controller:
         Raises:
             JournalError: it is not on disk.
         """
-        await self._parts.journal.append([(kind, body)])
+        await self._logbook.append([(kind, body)])
 
     def nudge(self) -> None:
         """Run the next tick now."""
@@ -141,16 +138,6 @@ class Controller:
         self._parts.save_operator(state)
         self._operator = state
         self.nudge()
-
-    def subscribe(self) -> asyncio.Queue[Mapping[str, Any]]:
-        """Return a queue that gets the state after each tick; a slow reader loses the oldest."""
-        queue: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(maxsize=4)
-        self._subscribers.add(queue)
-        return queue
-
-    def unsubscribe(self, queue: asyncio.Queue[Mapping[str, Any]]) -> None:
-        """End a subscription."""
-        self._subscribers.discard(queue)
 
     # Life
 
@@ -171,7 +158,7 @@ class Controller:
             await self._cycle.close()
             self._ledger = self._ledger.after_receipts(tuple(self._receipts))
             try:
-                await self._write([(record.STOP, {"reason": "asked to stop"})])
+                await self._logbook.write([(record.STOP, {"reason": "asked to stop"})])
             finally:
                 if self._plant.close is not None:
                     await self._plant.close()
@@ -209,7 +196,7 @@ class Controller:
         Raises:
             JournalError: it is not on record, so nothing was swapped.
         """
-        await self._parts.journal.append(
+        await self._logbook.append(
             [(record.RELOAD, dict(changes)), (record.FACILITY, record.facility_body(plant.facility))]
         )
         old, self._plant = self._plant, plant
@@ -265,7 +252,7 @@ class Controller:
             self._operator.holds,
             most_restrictive(self._parts.ceiling, self._operator.mode),
             self._operator.orders,
-            self._records_ok,
+            self._logbook.records_ok,
             self._ready,
         )
         try:
@@ -282,14 +269,15 @@ class Controller:
         if decision.acts:
             rows.append((record.DECISION, record.decision_body(decision)))
         rows.extend(self._advice(facility, decision))
-        await self._write(rows)
+        await self._logbook.write(rows)
         self._ledger = decision.ledger
-        self._send(decision.dispatch.decreases if not self._records_ok else decision.dispatch.commands)
+        self._send(decision.dispatch.decreases if not self._logbook.records_ok else decision.dispatch.commands)
         self.decision = decision
+        self.announcer.note_decision(decision)
         self.ticks += 1
         self._announce()
         await self._remember(decision)
-        self._parts.beat(f"{self.mode.value}, {len(facility.loads)} loads, {len(self._alarms)} alarms")
+        self._parts.beat(f"{self.mode.value}, {len(facility.loads)} loads, {len(self.alarms)} alarms")
 
     def _plan(self, facility: Facility, decision: Decision) -> list[tuple[str, Mapping[str, Any]]]:
         if not self._ready:
@@ -300,6 +288,7 @@ class Controller:
         adopted = self._cycle.step(request)
         if adopted is None:
             return []
+        self.announcer.note_plan(adopted)
         self.alarm(
             "plan", None if not adopted.passed_over else f"plan by {adopted.plan.rung}: {adopted.passed_over[0]}"
         )
@@ -326,7 +315,7 @@ class Controller:
             )
         if commands:
             rows.append(("protection", {"commands": [command.id for command in commands]}))
-        await self._write(rows)
+        await self._logbook.write(rows)
         self._ledger = self._ledger.after_commands(commands)
         self._send(commands)
         self._announce()
@@ -340,23 +329,6 @@ class Controller:
         self._ledger = self._ledger.after_receipts(receipts)
         return [(record.RECEIPT, record.receipt_body(receipt)) for receipt in receipts]
 
-    async def _write(self, rows: list[tuple[str, Mapping[str, Any]]]) -> None:
-        """Put rows on disk before anything is sent; rows that could not be written come first next time."""
-        self._unwritten.extend(rows)
-        if not self._unwritten:
-            return
-        try:
-            await self._parts.journal.append(self._unwritten)
-        except JournalError as error:
-            self._records_ok = False
-            if "journal" not in self._alarms:
-                self._alarms["journal"] = (f"{error}: increases stop, the facility goes to safe", self._clock.now())
-            return
-        self._unwritten = []
-        if not self._records_ok:
-            self._records_ok = True
-            self.alarm("journal", None)
-
     async def _remember(self, decision: Decision) -> None:
         historian = self._parts.historian
         if historian is None:
@@ -368,11 +340,7 @@ class Controller:
             self.alarm("historian", str(error))
 
     def _announce(self) -> None:
-        status = self.status()
-        for queue in self._subscribers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(status)
+        self.announcer.publish(self.status())
 
     # What the gate and the dispatcher look up at the moment of sending
 

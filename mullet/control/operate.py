@@ -46,6 +46,10 @@ class Desk:
         decision = self._controller.decision
         return [] if decision is None else loads_status(self._controller.facility, decision)
 
+    def recent(self) -> list[dict[str, Any]]:
+        """Return the latest decisions and outcomes in words, newest first."""
+        return self._controller.announcer.recent
+
     def why(self, target: str) -> Mapping[str, Any]:
         """Return the inputs, the binding limit and the rule behind the target.
 
@@ -69,6 +73,7 @@ class Desk:
         number = 1 + max((int(hold.id.removeprefix("hold-")) for hold in state.holds), default=0)
         hold = Hold(f"hold-{number}", target, kind, owner, reason, now)
         await self._controller.note(record.OPERATOR, {"order": "hold", "hold": encode(hold)})
+        self._controller.announcer.note(now, "operator", f"{owner} holds {target} {kind.value}: {reason}")
         self._controller.set_operator(replace(state, holds=(*state.holds, hold)))
         return hold
 
@@ -177,12 +182,12 @@ class Desk:
 
     async def events(self) -> AsyncIterator[Mapping[str, Any]]:
         """Yield the state after each tick, newest wins."""
-        queue = self._controller.subscribe()
+        queue = self._controller.announcer.subscribe()
         try:
             while True:
                 yield await queue.get()
         finally:
-            self._controller.unsubscribe(queue)
+            self._controller.announcer.unsubscribe(queue)
 
     def _known(self, target: str) -> None:
         facility = self._controller.facility

@@ -74,7 +74,7 @@ class PacingSection(Section):
     min_off: Seconds = default("10 min")
     command_gap: Seconds = default("60 s")
     max_cycles_per_day: int = Field(default=6, ge=1, strict=True)
-    notice: Seconds = default("15 s")
+    notice: Seconds = unenforced("time from the announcement of a limit to when it must be kept", "15 s")
     backoff_first: PositiveSeconds = default("1 s")
     backoff_most: PositiveSeconds = default("30 s")
     verify_margin: float = Field(default=1.5, ge=1.0, description="times the ramp time before a command has failed")
