@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mullet.cli.load import load
 from mullet.cli.say import NO, AsJson, fail, instant, note, number, power, refusals, say, say_json, table
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ def plan(
     at: Annotated[str | None, typer.Option("--at", help="UTC instant; else the file's first row, else now.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    from mullet.cli.policy import load
     from mullet.domain.codec import encode
     from mullet.planning.greedy import plan_merit_order
     from mullet.planning.guard import guard

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mullet.cli import plan
-from mullet.cli.say import NO, AsJson, fail, many, number, power, refusals, say, say_json, table
+from mullet.cli.load import load, read
+from mullet.cli.say import NO, AsJson, many, number, power, say, say_json, table
 
 if TYPE_CHECKING:
-    from mullet.policy import LoadedPolicy, Problem
+    from mullet.policy import Problem
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +20,6 @@ def register(app: typer.Typer) -> None:
     app.command("check", help=_CHECK)(check)
     app.command("schema", help=_SCHEMA)(schema)
     app.command("diff", help=_DIFF)(diff)
-    plan.register(app)
 
 
 _CHECK = """Check policy files: every problem at once, with file, line, column and field; then what follows from them.
@@ -77,32 +76,11 @@ def diff(
         raise typer.Exit(NO)
 
 
-def load(name: str) -> LoadedPolicy:
-    """Return a policy by path or shipped name; ends the command with every problem if it has any."""
-    from mullet.policy import PolicyErrors
-
-    try:
-        return _load(name)
-    except PolicyErrors as error:
-        for problem in error.problems:
-            typer.echo(str(problem), err=True)
-        fail(f"{name}: {many(len(error.problems), 'problem')}")
-
-
-def _load(name: str) -> LoadedPolicy:
-    from mullet.app.build import read_policy
-    from mullet.app.paths import find_policy
-    from mullet.registry import DuplicateName, Registry
-
-    with refusals(OSError, ImportError, DuplicateName, UnicodeDecodeError):
-        return read_policy(find_policy(name), Registry())
-
-
 def _report(name: str) -> dict[str, Any]:
     from mullet.policy import PolicyErrors
 
     try:
-        loaded = _load(name)
+        loaded = read(name)
     except PolicyErrors as error:
         return {"policy": name, "ok": False, "problems": [_problem(problem) for problem in error.problems]}
     facility, derived = loaded.facility, loaded.derived
