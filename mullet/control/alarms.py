@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from mullet.control.decide import Decision
 from mullet.domain.facility import Facility
+from mullet.domain.telemetry import Quality
 from mullet.domain.units import format_watts
 
+SILENT_METER_S = 3.0
 NAMED = 3
 """Loads named in one alarm before the rest is counted."""
 
@@ -24,14 +26,22 @@ def standing_alarms(facility: Facility, decision: Decision) -> dict[str, str | N
         found[f"circuit/{circuit_id}"] = text
         meter_id = facility.circuit_by_id[circuit_id].meter
         if meter_id is not None:
-            meter = decision.snapshot.meters.get(meter_id)
-            bad = meter is not None and meter.quality.value == "bad"
-            found[f"meter/{meter_id}"] = f"meter {meter_id}: {meter.detail}" if meter is not None and bad else None
+            found[f"meter/{meter_id}"] = _meter_words(meter_id, decision)
     unread = sorted(load_id for load_id, reading in decision.snapshot.telemetry.items() if reading.fault is not None)
     found["loads/unread"] = _count(unread, "cannot be read; counted at worst draw")
     failing = sorted(load_id for load_id, entry in decision.ledger.entries.items() if entry.failures > 0)
     found["loads/failing"] = _count(failing, "did not follow commands; others take their place")
     return found
+
+
+def _meter_words(meter_id: str, decision: Decision) -> str | None:
+    meter = decision.snapshot.meters.get(meter_id)
+    if meter is None:
+        return f"meter {meter_id} was never read: no increase beneath it"
+    if meter.quality is Quality.BAD:
+        return f"meter {meter_id}: {meter.detail}; counted as at its limit"
+    age_s = decision.snapshot.at - meter.at
+    return f"meter {meter_id} silent for {age_s:.0f} s: no increase beneath it" if age_s > SILENT_METER_S else None
 
 
 def _count(load_ids: list[str], what: str) -> str | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Awaitable, Callable, Sequence
 
 from mullet.control.parts import FeedPart
 from mullet.domain.load import Load
-from mullet.domain.telemetry import MeterReading, Quality, Telemetry
+from mullet.domain.telemetry import MeterReading, Telemetry
 from mullet.ports import Clock, Driver, FeedError, Link, Meter, MeterError
 
 METER_DEADLINE_S = 0.9
+ALIVE_EVERY_S = 0.5
+"""How often an agent is looked for."""
 
 
 async def watch_loads(driver: Driver, loads: Sequence[Load], period_s: float, saw: Callable[[Telemetry], None]) -> None:
@@ -25,23 +29,31 @@ async def watch_agent(link: Link, agent: str, saw: Callable[[Telemetry], None]) 
 
 
 async def renew_leases(link: Link, agents: Sequence[str], lease_s: float, renew_s: float, clock: Clock) -> None:
-    """Renew the leases that agents hold, for ever."""
+    """Renew the leases that agents hold, for ever: every `renew_s`, and as soon as an agent is seen alive again.
+
+    An agent whose leases lapsed takes no command before it has heard from its controller.
+    """
+    due = dict.fromkeys(agents, clock.monotonic())
+    was_alive = dict.fromkeys(agents, True)
     while True:
         for agent in agents:
-            await link.renew(agent, lease_s)
-        await clock.sleep(renew_s)
+            alive = link.alive(agent)
+            if clock.monotonic() >= due[agent] or (alive and not was_alive[agent]):
+                due[agent] = clock.monotonic() + renew_s
+                await link.renew(agent, lease_s)
+            was_alive[agent] = alive
+        wait_s = min(due.values(), default=math.inf) - clock.monotonic()
+        await clock.sleep(min(ALIVE_EVERY_S, max(0.05, wait_s)))
 
 
 async def read_meter(
     meter: Meter, meter_id: str, period_s: float, clock: Clock, saw: Callable[[MeterReading], None]
 ) -> None:
-    """Read one meter every `period_s`, for ever; a silent one is reported as bad and simply ages."""
+    """Read one meter every `period_s`, for ever. Of a silent one the last reading stays, and ages."""
     while True:
         began = clock.monotonic()
-        try:
+        with contextlib.suppress(MeterError):
             saw(await meter.read(meter_id, METER_DEADLINE_S))
-        except MeterError as error:
-            saw(MeterReading(meter_id, clock.now(), None, Quality.BAD, detail=str(error)))
         await clock.sleep(max(0.05, period_s - (clock.monotonic() - began)))
 
 
