@@ -57,8 +57,6 @@ class DaemonOptions:
     rewrite: Callable[[str], str] = field(default=lambda text: text)
     """Applied to the policy text before it is parsed (the demo moves its network)."""
     handle_signals: bool = True
-    broker: str | None = None
-    """Instead of the policy's broker."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
         stack.push_async_callback(historian.close)
         planner = PlannerWorker()
         ledger = _ledger_at_start(journal, loaded)
-        link = await build_link(loaded, credentials, clock, lambda: ledger.epoch, options.broker, stack)
+        link = await build_link(loaded, credentials, clock, lambda: ledger.epoch, stack)
         plant, _ = await asyncio.gather(build_plant(loaded, registry, clock, credentials), _warm(planner))
         states = StateFile(folder / "operator.json", options.first_mode)
         controller = Controller(

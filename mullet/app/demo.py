@@ -7,6 +7,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mullet.adapters.clock import SystemClock
 from mullet.adapters.journal import verify
 from mullet.app.claims import write_claims
 from mullet.app.daemon import DaemonOptions, Running, run_daemon
+from mullet.app.demo_agent import broker_at, running_agent, with_agent
 from mullet.app.paths import find_policy
 from mullet.app.simulation import Simulation, grade, start_simulation
 from mullet.domain.facility import Mode
@@ -35,6 +37,7 @@ class DemoOptions:
     seconds: float | None = None
     port: int = DEFAULT_PORT
     broker: str | None = None
+    """URL of an MQTT broker; the GPUs are then driven by an edge agent, through it."""
     policy: str = "demo"
     scenario: str = "demo"
     keep: Path | None = None
@@ -46,7 +49,7 @@ async def run_demo(options: DemoOptions, show: Callable[[Running], Coroutine[Any
     """Run the demo and return the graded summary. `show(running)` is the view; it is cancelled at the end.
 
     Raises:
-        ValueError: --seconds is below 30. MulletError, OSError: it could not start.
+        ValueError: --seconds is below 30. BrokerUnusable: the broker is none. MulletError, OSError: it could not start.
     """
     if options.seconds is not None and not options.seconds >= LEAST_SECONDS:
         raise ValueError(f"--seconds {options.seconds:g}: the scenario needs {LEAST_SECONDS:.0f} s at least")
@@ -63,48 +66,64 @@ async def _run_in(
     folder: Path, options: DemoOptions, show: Callable[[Running], Coroutine[Any, Any, None]]
 ) -> dict[str, Any]:
     truth = folder / "truth.jsonl"
+    policy, broker = find_policy(options.policy), options.broker
+    text = policy.read_text(encoding="utf-8")
     extra = ["--linger", str(LINGER_S)]
     if options.seed is not None:
         extra += ["--seed", str(options.seed)]
     clock = SystemClock()
-    simulation = await start_simulation(options.scenario, truth, options.seconds, LEAD_S, extra)
-    over = None if options.seconds is None else clock.monotonic() + LEAD_S + options.seconds
     jitter: list[float] = []
     ended: dict[str, Any] = {}
+    async with AsyncExitStack() as stack:
+        # Asked first: a broker that is not there is told before anything else is started.
+        link = None if broker is None else await stack.enter_async_context(broker_at(broker, text))
+        simulation = await start_simulation(options.scenario, truth, options.seconds, LEAD_S, extra)
+        stack.push_async_callback(simulation.close)
+        over = None if options.seconds is None else clock.monotonic() + LEAD_S + options.seconds
 
-    async def beside(running: Running) -> None:
-        view = asyncio.create_task(show(running), name="view")
-        gone = asyncio.create_task(simulation.process.wait(), name="simulation")
-        timeout = None if over is None else max(0.0, over - clock.monotonic())
-        try:
-            await asyncio.wait({gone, view}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (gone, view):
-                task.cancel()
-            await asyncio.gather(gone, view, return_exceptions=True)
-            jitter.extend(running.controller.jitter_s)
-            facility = running.controller.facility
-            ended["loads"] = {
-                "miners": sum(1 for load in facility.loads if load.kind.value == "miner"),
-                "gpus": sum(1 for load in facility.loads if load.kind.value == "gpu"),
-            }
-            ended["ticks"] = running.controller.ticks
-            ended["journal"] = str(running.journal)
-            ended["mode"] = running.controller.mode.value
+        def rewrite(text: str) -> str:
+            moved = text.replace(DEMO_SUBNET, f"127.{simulation.subnet}.")
+            return moved if broker is None else with_agent(moved, broker)
 
-    daemon = DaemonOptions(
-        policy_path=find_policy(options.policy),
-        first_mode=Mode.AUTO,
-        state=folder / "state",
-        api_port=options.port,
-        rewrite=lambda text: text.replace(DEMO_SUBNET, f"127.{simulation.subnet}."),
-        broker=options.broker,
-    )
-    try:
+        async def beside(running: Running) -> None:
+            view = asyncio.create_task(show(running), name="view")
+            gone = asyncio.create_task(simulation.process.wait(), name="simulation")
+            timeout = None if over is None else max(0.0, over - clock.monotonic())
+            try:
+                await asyncio.wait({gone, view}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (gone, view):
+                    task.cancel()
+                await asyncio.gather(gone, view, return_exceptions=True)
+                jitter.extend(running.controller.jitter_s)
+                ended.update(_at_end(running))
+
+        if broker is not None and link is not None:
+            await stack.enter_async_context(running_agent(rewrite(text), broker, folder, link))
+        daemon = DaemonOptions(
+            policy_path=policy,
+            first_mode=Mode.AUTO,
+            state=folder / "state",
+            api_port=options.port,
+            rewrite=rewrite,
+        )
         await run_daemon(daemon, beside)
-    finally:
-        await simulation.close()
     return await summarise(folder, truth, jitter, ended, simulation)
+
+
+def _at_end(running: Running) -> dict[str, Any]:
+    loads = running.controller.facility.loads
+    agents = sorted({load.agent for load in loads if load.agent is not None})
+    return {
+        "loads": {
+            "miners": sum(1 for load in loads if load.kind.value == "miner"),
+            "gpus": sum(1 for load in loads if load.kind.value == "gpu"),
+        },
+        **({"agents": agents} if agents else {}),
+        "ticks": running.controller.ticks,
+        "journal": str(running.journal),
+        "mode": running.controller.mode.value,
+    }
 
 
 async def summarise(

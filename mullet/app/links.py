@@ -1,4 +1,4 @@
-"""The way to the edge agents, from the policy's broker or the one given on the command line."""
+"""The way to the edge agents, through the policy's broker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ async def build_link(
     credentials: Credentials,
     clock: Clock,
     epoch: Callable[[], int],
-    broker_url: str | None,
     stack: AsyncExitStack,
 ) -> Link | None:
     """Return the link to the agents, opened, or None where no load is held by one.
@@ -42,15 +41,12 @@ async def build_link(
     if not loaded.wiring.agents:
         return None
     spec = loaded.wiring.mqtt
-    if broker_url is not None:
-        broker = broker_of_url(broker_url)
-    elif spec is not None:
-        broker = broker_settings(spec, credentials.lookup)
-    else:
+    if spec is None:
         agents = ", ".join(sorted(loaded.wiring.agents))
         raise ValueError(f"loads are held by agents ({agents}), but the policy names no mqtt broker")
+    broker = broker_settings(spec, credentials.lookup)
     key = None
-    if spec is not None and spec.signing_key is not None:
+    if spec.signing_key is not None:
         key = required_secret(spec.signing_key, credentials.lookup).encode()
     link = MqttLink(loaded.facility.id, broker, clock, epoch, key=key)
     await link.open()

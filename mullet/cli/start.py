@@ -69,6 +69,7 @@ def demo(
     if seconds is not None and not seconds >= LEAST_DEMO_S:
         fail(f"--seconds {seconds:g}: the scenario needs {LEAST_DEMO_S:.0f} s at least")
     from mullet.app.demo import DemoOptions, run_demo
+    from mullet.app.demo_agent import BrokerUnusable
     from mullet.ports import MulletError
 
     log_to_stderr(logging.ERROR)
@@ -76,6 +77,8 @@ def demo(
     show = _show_progress if as_json else _show_live
     try:
         summary = run_until_done(run_demo(options, show))
+    except BrokerUnusable as error:
+        fail(describe(error))
     except (MulletError, OSError, ValueError) as error:
         logging.getLogger("mullet").debug("the demo ended", exc_info=error)
         fail(describe(error), NO)
