@@ -21,6 +21,8 @@ LIMIT_DEADBAND_WATTS = 15.0
 LEAST_RAISE_WATTS = 20.0
 RAISE_FRACTION = 0.99
 """A raise uses at most this much of the proven room (R4: verified power less 1 %)."""
+WAKE_MARGIN_FRACTION = 0.004
+"""Of a circuit's limit: room that must be left after a wake (hysteresis against meter noise)."""
 RAMP_WINDOW_S = 10.0
 SEND_DEADLINE_S = 5.0
 """A command that was not delivered by then is dead (R55: stale after 5 s)."""
@@ -266,8 +268,10 @@ def _admit(
             withheld[step.load.id] = reason
             continue
         wanted = max(0.0, step.most_then - step.most_now)
-        keep = 0.0 if step.load.kind is LoadKind.GPU else 1.0
-        free = {node: room[node] - keep * reserve[node] for node in path}
+        mining = step.load.kind is LoadKind.MINER
+        free = {node: room[node] - (_kept_free(facility, accounts, node, wanted) if mining else 0.0) for node in path}
+        if mining:
+            free = {node: watts - reserve[node] for node, watts in free.items()}
         tightest = min(path, key=lambda node: free[node])
         granted = wanted if free[tightest] >= wanted else max(0.0, free[tightest])
         for node in path:
@@ -281,6 +285,11 @@ def _admit(
         admitted.append((step, math.floor(step.setpoint.watts - (wanted - granted))))
         pace.take(step)
     return admitted
+
+
+def _kept_free(facility: Facility, accounts: Mapping[str, CircuitAccount], node: str, wanted: float) -> float:
+    """Return the room that a wake must leave, or the noise of a meter would put it back to sleep."""
+    return WAKE_MARGIN_FRACTION * accounts[node].limit_watts + facility.circuit_by_id[node].meter_error * wanted
 
 
 def _rank(facility: Facility, step: _Step) -> tuple[float, ...]:

@@ -103,18 +103,25 @@ def test_a_cut_limit_is_met_when_its_notice_has_passed(seed: int, at: int, fract
     assert run.trace.violations == []
 
 
-def test_inference_gets_its_power_after_mining_was_shed_and_verified() -> None:
-    site = plant(miners_a=4, miners_b=2, gpus=4, tight=0.78)
-    model = PlantModel(site, 3, asleep=frozenset({"wm-004", "am-001", "am-002"}))
+@SETTINGS
+@given(seed=st.integers(0, 10_000), cards=st.integers(3, 5), tight=st.floats(0.76, 0.80))
+def test_inference_gets_its_power_after_mining_was_shed_and_verified(seed: int, cards: int, tight: float) -> None:
+    site = plant(miners_a=4, miners_b=2, gpus=cards, tight=tight)
+    model = PlantModel(site, seed, asleep=frozenset({"wm-004", "am-001", "am-002"}))
     run = Run(site, model)
     run.run(20)
-    run.needs["chat"] = 2_800.0
+    gpus = [device for device in model.devices.values() if device.load.kind is LoadKind.GPU]
+    had, need = sum(device.limit for device in gpus), 700.0 * cards
+    room = site.circuit_by_id["pdu-a"].usable_watts - model.truth("pdu-a")
+    run.needs["chat"] = need
     run.run(25)
     assert run.trace.violations == []
-    assert sum(device.limit for device in model.devices.values() if device.load.kind is LoadKind.GPU) >= 2_790.0
+    assert sum(device.limit for device in gpus) >= need - 15.0 * cards
     raised = [command for command in run.trace.sent if command.verb is Verb.POWER and command.raises]
-    shed = [command for command in run.trace.sent if command.cause is Cause.AI_PREEMPTION and not command.raises]
-    assert shed, "no miner was shed for inference"
+    shed = [command for command in run.trace.sent if command.verb is Verb.SLEEP and command.load_id.startswith("wm")]
+    if need - had <= room:
+        return
+    assert shed, "the step was beyond the free room, and no miner was shed for it"
     verified = {
         outcome.command_id: outcome.at
         for decision in run.trace.decisions
@@ -125,11 +132,13 @@ def test_inference_gets_its_power_after_mining_was_shed_and_verified() -> None:
     assert any(verified.get(command.id, 1e18) <= last_raise.issued_at for command in shed)
 
 
-def test_it_converges_and_then_falls_silent() -> None:
+@SETTINGS
+@given(seed=st.integers(0, 10_000), need=st.sampled_from([400.0, 900.0, 1_400.0]), price=st.sampled_from([20.0, 400.0]))
+def test_it_converges_and_then_falls_silent(seed: int, need: float, price: float) -> None:
     site = plant()
-    model = PlantModel(site, 5)
-    run = Run(site, model)
-    run.needs["chat"] = 900.0
+    model = PlantModel(site, seed)
+    run = Run(site, model, price=price)
+    run.needs["chat"] = need
     run.run(120)
     sent = len(run.trace.sent)
     run.run(120)
