@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-from typer.testing import CliRunner
 
 from mullet.adapters.agent_config import parse_agent_config
 from mullet.app import demo_agent
@@ -18,7 +17,6 @@ from mullet.app.build import known_names
 from mullet.app.demo_agent import AGENT, BrokerUnusable, agent_file, broker_at, with_agent
 from mullet.app.paths import find_policy
 from mullet.app.tied import tied
-from mullet.cli import app
 from mullet.domain.facility import Mode
 from mullet.domain.load import LeaseHolder, LoadKind
 from mullet.policy import load_policy
@@ -73,12 +71,6 @@ async def test_a_broker_that_does_not_answer_is_told_by_its_url(monkeypatch: pyt
         with pytest.raises(BrokerUnusable, match=url):
             async with broker_at(url, DEMO):
                 pass
-
-
-def test_the_command_says_in_a_line_that_the_broker_is_none() -> None:
-    ended = CliRunner().invoke(app, ["demo", "--seconds", "30", "--json", "--port", "0", "--broker", "localhost"])
-    assert (ended.exit_code, ended.stdout) == (2, "")
-    assert ended.stderr == "mullet: 'localhost' is no broker; write it as mqtt://127.0.0.1:1883\n"
 
 
 def test_a_tied_command_ends_with_the_process_that_started_it() -> None:
