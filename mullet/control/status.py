@@ -13,10 +13,12 @@ from mullet.domain.telemetry import Quality
 
 
 def power_by_kind(facility: Facility, decision: Decision) -> dict[str, float]:
-    """Return watts drawn by each kind of load, as observed."""
+    """Return watts drawn by each kind of load, as observed; one that was never read is left out."""
     totals = {kind.value: 0.0 for kind in LoadKind}
     for load in facility.loads:
         reading = decision.snapshot.telemetry.get(load.id)
+        if reading is None:
+            continue
         totals[load.kind.value] += observed_draw(load, reading, decision.ledger.entry(load.id))
     return totals
 
