@@ -32,8 +32,8 @@ from mullet.domain.load import Load
 from mullet.domain.snapshot import OperatorState
 from mullet.ports import Driver, HistorianError, MulletError
 
-FIRST_READING_S = 8.0
-"""Control begins once every load was read, or after this long at the latest (R10: within 10 s)."""
+FIRST_READING_S = 5.0
+"""Control begins once every load was read, or after this long at the latest: with the start of the process, within 10 s (R10)."""
 JITTERS_KEPT = 3_600
 
 
