@@ -73,7 +73,8 @@ class World:
         for edge in [*sorted(edges), end]:
             if edge > ordered[-1] + LEAST_INTERVAL_S:
                 ordered.append(edge)
-        intervals = [PriceInterval(a, b, self.price_at(a)) for a, b in itertools.pairwise(ordered)]
+        # Asked in its middle: where an edge was left out, the price at its start is still that of before.
+        intervals = [PriceInterval(a, b, self.price_at((a + b) / 2.0)) for a, b in itertools.pairwise(ordered)]
         return [interval for interval in intervals if interval.end > now]
 
     def add_price(self, interval: PriceInterval) -> None:
