@@ -32,7 +32,7 @@ from mullet.domain.load import Load
 from mullet.domain.snapshot import OperatorState
 from mullet.ports import Driver, HistorianError, MulletError
 
-FIRST_READING_S = 5.0
+FIRST_READING_S = 4.0
 """Control begins once every load was read, or after this long at the latest: within 10 s with the start (R10)."""
 JITTERS_KEPT = 3_600
 
