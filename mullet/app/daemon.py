@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import json
 import logging
 import os
 import secrets
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from mullet.adapters.state import StateFile
 from mullet.app.build import build_plant, known_names
 from mullet.app.links import build_link
 from mullet.app.paths import state_directory
+from mullet.app.stalls import StallWatch
 from mullet.control import record
 from mullet.control.loop import Controller
 from mullet.control.operate import Desk
@@ -81,7 +80,7 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
     Raises:
         PolicyErrors, OSError, MulletError: it could not start; no device was changed.
     """
-    registry, clock, notifier = Registry(), SystemClock(), Notifier()
+    registry, clock, notifier, stalls = Registry(), SystemClock(), Notifier(), StallWatch(BLOCKED_AFTER_S)
     for noisy in ("httpx", "httpcore", "pymodbus"):
         # What they would say once a poll, alarms say once a failure.
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -115,7 +114,7 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
                 operator=states.load(),
                 save_operator=states.save,
                 ceiling=options.ceiling,
-                beat=_beat(notifier),
+                beat=_beat(notifier, stalls),
             ),
             ledger,
         )
@@ -139,7 +138,7 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
         )
         if options.handle_signals:
             _handle_signals(running, notifier)
-        await _control(running, notifier, beside)
+        await _control(running, notifier, stalls, beside)
     return 0
 
 
@@ -151,7 +150,12 @@ async def _warm(planner: PlannerWorker) -> None:
         logger.warning("the planner did not come up: %s", error)
 
 
-async def _control(running: Running, notifier: Notifier, beside: Callable[[Running], Awaitable[None]] | None) -> None:
+async def _control(
+    running: Running,
+    notifier: Notifier,
+    stalls: StallWatch,
+    beside: Callable[[Running], Awaitable[None]] | None,
+) -> None:
     control = asyncio.create_task(running.controller.run(running.stop), name="control")
     tasks: set[asyncio.Task[Any]] = {control}
     if beside is not None:
@@ -162,7 +166,7 @@ async def _control(running: Running, notifier: Notifier, beside: Callable[[Runni
     finally:
         notifier.stopping("leaves every device as it is")
         running.stop.set()
-        faulthandler.cancel_dump_traceback_later()
+        stalls.close()
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
@@ -182,11 +186,11 @@ async def _beside(running: Running, beside: Callable[[Running], Awaitable[None]]
         raise results[0]
 
 
-def _beat(notifier: Notifier) -> Callable[[str], None]:
+def _beat(notifier: Notifier, stalls: StallWatch) -> Callable[[str], None]:
     def beat(status: str) -> None:
         notifier.watchdog()
         notifier.status(status)
-        faulthandler.dump_traceback_later(BLOCKED_AFTER_S, repeat=False, file=sys.__stderr__ or sys.stderr)
+        stalls.beat()
 
     return beat
 
