@@ -31,7 +31,8 @@ def refusal(load: Load, command: Command, permit: Permit, now: float) -> str | N
         return f"verb {command.verb!r} is not allowed"
     if permit.mode is not Mode.AUTO:
         return f"mode {permit.mode.value} sends nothing"
-    if now > command.not_after:
+    # Asked so that a value which is no number is refused too.
+    if not now <= command.not_after:
         return f"the command was good until {now - command.not_after:.1f} s ago"
     if permit.hold is not None:
         energises = command.raises or command.verb is Verb.WAKE
@@ -41,7 +42,7 @@ def refusal(load: Load, command: Command, permit: Permit, now: float) -> str | N
             return f"{permit.hold.target} is held on by {permit.hold.owner}: {permit.hold.reason}"
     if command.load_id != load.id:
         return f"command for {command.load_id} was addressed to {load.id}"
-    if command.watts < load.min_watts - 1e-6 or command.watts > load.worst_watts + 1e-6:
+    if not load.min_watts - 1e-6 <= command.watts <= load.worst_watts + 1e-6:
         return f"{command.watts:.0f} W is outside the range of {load.id}"
     return None
 
@@ -77,6 +78,8 @@ class WriteGate:
         Raises:
             WriteRefused, DeviceError: as `send`.
         """
+        if load.agent is not None:
+            raise WriteRefused(f"{load.id} is held by agent {load.agent}: its defaults are restored there")
         driver = self._drivers[load.driver]
         return await self._write(load, command, lambda: driver.restore_defaults(load, deadline_s))
 
