@@ -57,6 +57,8 @@ class Supervisor:
             if self._clock.monotonic() - began > HEALTHY_S:
                 delay_s = RESTART_FIRST_S
             self._alarm(f"task/{name}", f"{name} {reason}; starts again in {delay_s:.1f} s")
-            await self._clock.sleep(delay_s)
+            try:
+                await self._clock.sleep(delay_s)
+            finally:
+                self._alarm(f"task/{name}", None)
             delay_s = min(RESTART_MOST_S, delay_s * 2.0)
-            self._alarm(f"task/{name}", None)
