@@ -137,6 +137,16 @@ class Process:
                 found.append(int(entry.name))
         return found
 
+    def starved_s(self) -> float:
+        """The longest that any process of its session has waited for a processor, where the kernel counts that."""
+        waits = [0.0]
+        for pid in self.family():
+            try:
+                waits.append(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9)
+            except (OSError, IndexError, ValueError):
+                continue
+        return max(waits)
+
 
 class Truth:
     """The truth log as it grows."""
@@ -250,9 +260,9 @@ class Daemon:
         return wait_until(look, within_s, what, self.process.check_alive)
 
     def wait_ready(self, within_s: float = UP_S) -> float:
-        """Return the seconds from the start of the process until control had begun."""
+        """Return the seconds from the start of the process until control had begun, less those without a processor."""
         self.wait(lambda: self.status().get("ready"), within_s, "control has begun")
-        return time.time() - self.process.started_at
+        return time.time() - self.process.started_at - self.process.starved_s()
 
     def wait_alarm(self, key: str, within_s: float, *parts: str) -> str:
         """Return the text of an alarm once it stands and holds all `parts`."""
