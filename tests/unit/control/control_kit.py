@@ -237,9 +237,7 @@ def decided(site: Facility, seen: Snapshot, points: Mapping[str, str] | None = N
     """Return the decision to move the loads in `points`; all others stand as desired."""
     accounts = account(site, seen)
     setpoints = {
-        load_id: Setpoint(
-            load_id, point, site.load_by_id[load_id].point(point).watts, Cause.ECONOMIC, "as the test says"
-        )
+        load_id: Setpoint(load_id, point, site.load_by_id[load_id].point(point).watts, Cause.ECONOMIC, "as told")
         for load_id, point in (points or {}).items()
     }
     desired = Desired(seen.at, "plan", setpoints)

@@ -47,7 +47,7 @@ def test_commands_are_grouped_by_verb_and_cause() -> None:
     announcer = Announcer()
     announcer.note_decision(decided(site, snapshot(site), {"miners-001": "off"}))
     assert announcer.recent == [
-        {"at": START, "kind": "command", "text": "sleep 1 load, -3.444 kW, economic: as the test says"}
+        {"at": START, "kind": "command", "text": "sleep 1 load, -3.444 kW, economic: as told"}
     ]
     assert announcer.counts["commands"] == {"economic": 1}
 

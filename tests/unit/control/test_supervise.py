@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -35,7 +36,7 @@ async def test_a_task_that_fails_is_built_anew_with_a_growing_delay_up_to_a_boun
     owner.start("meter/grid", fail)
     await clock.sleep(200.0)
     await owner.close()
-    gaps = [round(after - before, 6) for before, after in zip(starts, starts[1:], strict=False)]
+    gaps = [round(after - before, 6) for before, after in itertools.pairwise(starts)]
     assert gaps[:7] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, RESTART_MOST_S]
     assert set(gaps[7:]) == {RESTART_MOST_S}
     assert alarms.raised[0] == "meter/grid OSError: no route; starts again in 0.5 s"
