@@ -106,6 +106,9 @@ class PlanningCycle:
             return None
         task, asked, self._task = self._task, self._request, None
         error = task.exception()
+        if asked.facility.policy_hash != request.facility.policy_hash:
+            # Asked before a reload: whatever the answer, it is about a facility that is gone.
+            return None
         if error is None:
             plan = task.result()
             problems = guard(plan, asked)
