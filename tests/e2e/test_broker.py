@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from brokers import MOSQUITTO, Mosquitto
 from kit import DATA, MULLET, UP_S, Daemon, Process, Simulator, run_mullet, stays, wait_until
 
 from mullet.adapters.broker import BrokerSettings
@@ -25,7 +24,6 @@ from mullet.domain.command import Command, Receipt, Verb
 from mullet.domain.facility import Mode
 from mullet.domain.feeds import Cause
 
-MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
 if MOSQUITTO is None:
     pytest.skip("needs the Debian package mosquitto", allow_module_level=True)
 
@@ -48,35 +46,6 @@ RETURN_S = 30.0
 """From the return of what was away: reconnect, heartbeat, back-off, shed, verify, raise."""
 SLACK_S = 3.0
 QUIET_S = 3.0
-
-
-class Mosquitto:
-    """A broker on one port, over and over."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._config = folder / "mosquitto.conf"
-        # Started by root it would become another user, who cannot read this folder.
-        self._config.write_text(f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\n")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [str(MOSQUITTO), "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_until(self._listens, UP_S, "the broker listens")
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 class Plant:
@@ -116,7 +85,7 @@ class Plant:
     def start_agent(self) -> float:
         """Start the agent and return when it was told to."""
         began = time.time()
-        command = [MULLET, "agent", self.folder / "agent.yaml", "--state", self.folder / "agent"]
+        command: list[str | Path] = [MULLET, "agent", self.folder / "agent.yaml", "--state", self.folder / "agent"]
         self.agents.append(Process(command, self.folder / f"agent-{len(self.agents)}.log"))
         return began
 
