@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from mullet_simulators.scenario import Scenario
 
-
 LEAST_INTERVAL_S = 0.01
 
 
