@@ -144,17 +144,22 @@ def _place(
         # Of those that run, the worn and the lately started stay; of those that rest, the spared start.
         return (-level, -cycles, -changed, load.id) if level else (0, cycles, changed, load.id)
 
-    words: dict[int, tuple[Cause, str, str | None]] = {}
+    over = next((n for n in item.path if accounts[n].sum_watts > accounts[n].target_limit_watts + 1e-6), None)
+    words: dict[tuple[int, bool], tuple[Cause, str, str | None]] = {}
     for position, load in enumerate(sorted(bank.here.movable, key=rank)):
         level = 0
         while level + 1 < len(item.hull) and bank.given[level + 1] > position:
             level += 1
         point = points[item.hull[level]]
         held_back = level + 1 < len(item.hull) and bank.wanted[level + 1] > position
-        key = 2 * level + held_back
+        key = (level, held_back)
         if key not in words:
             words[key] = _words(bank, level, held_back, facility, accounts, served, market, interval)
         cause, rule, binding = words[key]
+        if over is not None and not held_back and level < bank.levels[load.id]:
+            # Whatever else speaks for it: this fall relieves a circuit, so no dwell or ramp may hold it back.
+            cause, why = _limit_words(over, facility, accounts, served)
+            rule, binding = f"{rule.partition(':')[0]}: {why}", over
         setpoints[load.id] = Setpoint(load.id, point.name, point.watts, cause, rule, binding)
 
 

@@ -228,6 +228,18 @@ def test_above_the_usable_limit_the_cause_is_protection():
     assert {s.cause for s in off} == {Cause.PROTECTION}
 
 
+def test_what_the_plan_stops_relieves_its_circuit_where_that_is_over():
+    # A plan that knows of a cut stops miners by itself: their circuit is over all the same, and no dwell may wait.
+    plant = small()
+    plan = plan_for(plant, {"pdu-m": (10, 0, 0), "pdu-ai": (4, 0)})
+    running = [f"m{n}" for n in range(10)]
+    cut = Curtailment("c", "pdu-m", 8_000.0, AT - 5.0, AT + 900.0, Cause.DEMAND_RESPONSE, AT - 100.0)
+    for ceilings, cause, binding in (((cut,), Cause.DEMAND_RESPONSE, "pdu-m"), ((), Cause.ECONOMIC, None)):
+        made = snapshot(plant, running=running, curtailments=ceilings, needs={"chat": 0.0})
+        stopped = [s for name, s in run(plant, made, plan).items() if name in running]
+        assert {(s.point, s.cause, s.binding) for s in stopped} == {("off", cause, binding)}
+
+
 def test_auxiliaries_that_follow_take_their_room():
     fans = Auxiliary("fans", "pdu", fixed_watts=500.0, follows=0.5)
     plant = facility([circuit("pdu", None, 11_000.0)], [miner(f"m{n}", "pdu") for n in range(3)], (), (fans,))
