@@ -13,10 +13,12 @@ from mullet.domain.load import Load
 from mullet.domain.telemetry import Telemetry
 from mullet.ports import (
     Clock,
+    CredentialsRejected,
     DeviceError,
     DeviceRefused,
     DeviceUnreachable,
     Driver,
+    IdentityMismatch,
     LinkError,
     UnsafeWrite,
     WriteRefused,
@@ -91,7 +93,8 @@ class Dispatcher:
             if left_s <= 0.0:
                 raise WriteRefused("its turn came after it had expired")
             return await self._gate.send(load, command, left_s)
-        except (WriteRefused, DeviceRefused, UnsafeWrite) as error:
+        except (WriteRefused, DeviceRefused, UnsafeWrite, CredentialsRejected, IdentityMismatch) as error:
+            # Each of these is known to have changed nothing, so that others can take the load's place at once.
             return self._answer(command, False, f"{type(error).__name__}: {error}")
         except (DeviceUnreachable, LinkError) as error:
             return self._answer(command, None, f"{type(error).__name__}: {error}", unreachable=True)

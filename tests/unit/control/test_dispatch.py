@@ -14,7 +14,16 @@ from mullet.control.verify import verify_deadline
 from mullet.domain.command import Command, Receipt, Verb
 from mullet.domain.facility import Facility, Mode
 from mullet.domain.telemetry import Telemetry
-from mullet.ports import DeviceGarbled, DeviceRefused, DeviceUnreachable, LinkError, NoPermission, UnsafeWrite
+from mullet.ports import (
+    CredentialsRejected,
+    DeviceGarbled,
+    DeviceRefused,
+    DeviceUnreachable,
+    IdentityMismatch,
+    LinkError,
+    NoPermission,
+    UnsafeWrite,
+)
 from mullet.testing.builders import command, facility, gpu, leased
 from mullet.testing.virtual_time import VirtualClock, in_virtual_time
 
@@ -97,6 +106,8 @@ async def test_a_device_that_fails_to_be_read_back_is_reported_as_a_fault() -> N
         (DeviceRefused("busy"), False, False),
         (NoPermission("no root"), False, False),
         (UnsafeWrite("would lose the pools"), False, False),
+        (CredentialsRejected("wrong password"), False, False),
+        (IdentityMismatch("another device"), False, False),
         (DeviceUnreachable("timeout"), None, True),
         (DeviceGarbled("not JSON"), None, False),
     ],
