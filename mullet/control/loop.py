@@ -143,8 +143,13 @@ class Controller:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Control until `stop` is set, then stop gracefully: no device's state is changed by stopping."""
-        await self.note(record.START, {"epoch": self._ledger.epoch, "policy_hash": self.facility.policy_hash})
-        await self.note(record.FACILITY, record.facility_body(self.facility))
+        # Where the disk is full these wait: a facility that is over its limit must be shed all the same.
+        await self._logbook.write(
+            [
+                (record.START, {"epoch": self._ledger.epoch, "policy_hash": self.facility.policy_hash}),
+                (record.FACILITY, record.facility_body(self.facility)),
+            ]
+        )
         self._began = self._clock.now()
         self._start_pollers()
         for load_id, entry in self._ledger.entries.items():
