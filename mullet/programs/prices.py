@@ -88,10 +88,13 @@ def price_forecast(
 
 
 def _held(reading: Reading[PriceCurve], at: float, max_age_s: float) -> list[PriceInterval]:
-    """Return the feed's intervals; one that ended while the feed is still fresh holds until it would be stale."""
+    """Return the feed's intervals; one that ended while the feed is still fresh holds until it would be stale.
+
+    A page that is read again and again without ever telling of later intervals does not stay fresh by that.
+    """
     intervals = sorted(reading.value.intervals, key=lambda interval: interval.start)
-    until = reading.at + max_age_s
-    if not intervals or intervals[-1].end > at or until <= at:
+    until = min(reading.at, intervals[-1].end) + max_age_s if intervals else at
+    if until <= at or intervals[-1].end > at:
         return intervals
     last = intervals[-1]
     return [*intervals[:-1], PriceInterval(last.start, until, last.price_per_mwh)]
