@@ -29,6 +29,19 @@ SECONDS = 32.0
 ENDLESS_W = 1e9
 
 EVENTS: dict[str, Any] = {
+    "banks": [
+        {"id": "wm-ai", "number": 1, "circuit": "hall-ai", "model": "whatsminer-m50s", "count": 4},
+        {"id": "wm-b", "number": 2, "circuit": "pdu-b1", "model": "whatsminer-m50s", "count": 8},
+        {
+            "id": "am-b",
+            "number": 3,
+            "circuit": "hall-b",
+            "model": "antminer-s19",
+            "count": 6,
+            "hashing": 4,
+            "ramp_scale": 0.2,
+        },
+    ],
     "services": [
         {
             "id": "code",
@@ -50,7 +63,10 @@ EVENTS: dict[str, Any] = {
     },
     "faults": [{"load": "wm-b-003", "fault": "ignore"}, {"load": "am-b-002", "fault": "ignore"}],
 }
-"""A demand step that exceeds the room of its hall, then a price at which every miner is told to sleep; two lie."""
+"""A demand step beyond the room of its hall, then a price at which every miner is told to sleep; two lie.
+
+The miners stop as slowly as real ones, so that power given away before they have stopped shows.
+"""
 
 
 def see_endless_room(facility: Facility, snapshot: Snapshot, advise: bool = False) -> Mapping[str, CircuitAccount]:

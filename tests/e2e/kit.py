@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -30,6 +32,7 @@ UP_S = 40.0
 END_S = 15.0
 LOOK_EVERY_S = 0.1
 COMMAND_S = 30.0
+TMPFS_BYTES = 16 * 1024 * 1024
 
 MINERS = [f"wm-ai-{k:03d}" for k in range(1, 5)] + [f"wm-b-{k:03d}" for k in range(1, 9)]
 ANTMINERS = [f"am-b-{k:03d}" for k in range(1, 7)]
@@ -298,6 +301,51 @@ class Daemon:
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Stop it and wait until it and its children are gone."""
         return self.process.end(number)
+
+
+class FullDisk:
+    """The disk beneath a state folder, which can be filled: a small tmpfs as root, else a limit on file sizes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._filler = folder / "filler"
+        self._limits: tuple[int, int] | None = None
+        self.mounted = os.geteuid() == 0 and (
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", str(folder)],
+                capture_output=True,
+                check=False,
+            ).returncode
+            == 0
+        )
+
+    def fill(self, pid: int) -> None:
+        """Leave no room; `pid` is the process that shall find none."""
+        if not self.mounted:
+            self._limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, self._limits[1]))
+            return
+        with open(self._filler, "wb", buffering=0) as file:
+            try:
+                while file.write(bytes(65_536)) == 65_536:
+                    continue
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+    def free(self, pid: int) -> None:
+        """Give the room back."""
+        if self._limits is not None:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, self._limits)
+            self._limits = None
+        self._filler.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Take the disk away."""
+        if self.mounted:
+            subprocess.run(["umount", str(self._folder)], capture_output=True, check=True)
+            self.mounted = False
 
 
 def run_mullet(*arguments: str | Path, within_s: float = COMMAND_S) -> tuple[int, str, str]:

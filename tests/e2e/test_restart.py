@@ -5,28 +5,28 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 from kit import Daemon, Site, run_mullet, site, stays, wait_until
 
 from mullet.control import record
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    # The stories run side by side, each in a thread; each ends the processes that it started.
+    pytest.mark.leaves_open,
+]
 
 CONTROL_WITHIN_S = 10.0
 QUIET_S = 10.0
 SPIKE_PER_MWH = 900.0
 KILL_AFTER_S = (0.3, 1.7, 4.0)
 """Seconds from the news of a price spike to the kill: before, while and after commands are on their way."""
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Site]:
-    with site(tmp_path) as found:
-        found.order_auto()
-        yield found
 
 
 def restart(running: Site, daemon: Daemon) -> Daemon:
@@ -59,7 +59,8 @@ def check_record(daemon: Daemon, starts: int) -> None:
     assert code == 0, errors + out
 
 
-def test_nothing_is_asked_of_any_device_when_all_stands_as_it_should(running: Site) -> None:
+def stay_quiet(running: Site) -> None:
+    """Killed and ended while all stands as it should: nothing is asked of any device, before or after."""
     daemon = running.start()
     running.wait_converged(daemon)
     hold = daemon.cli("hold", "wm-b-002", "--on", "--reason", "kept for a test", "--owner", "ops")
@@ -85,7 +86,7 @@ def test_nothing_is_asked_of_any_device_when_all_stands_as_it_should(running: Si
     check_record(daemon, starts=3)
 
 
-def test_killed_while_commands_are_on_their_way(running: Site) -> None:
+def finish_a_shed(running: Site) -> None:
     """Killed at several instants of a shed; the facility must get there all the same, and never back and forth."""
     daemon = running.start()
     running.wait_converged(daemon)
@@ -114,3 +115,33 @@ def test_killed_while_commands_are_on_their_way(running: Site) -> None:
     counts = {load: sum(1 for item in miners if item["load"] == load) for load in {item["load"] for item in miners}}
     assert all(count <= 2 * (1 + len(KILL_AFTER_S)) for count in counts.values()), counts
     check_record(daemon, starts=1 + len(KILL_AFTER_S))
+
+
+@dataclass(frozen=True)
+class Stories:
+    """Stories that run side by side, each on a site of its own."""
+
+    quiet: Future[None]
+    shed: Future[None]
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stories]:
+    def tell(story: Callable[[Site], None]) -> None:
+        with site(tmp_path_factory.mktemp(story.__name__)) as running:
+            running.order_auto()
+            story(running)
+
+    with ThreadPoolExecutor(2) as pool:
+        quiet = pool.submit(tell, stay_quiet)
+        # Two simulators look for a free network one after the other.
+        time.sleep(1.5)
+        yield Stories(quiet, pool.submit(tell, finish_a_shed))
+
+
+def test_nothing_is_asked_of_any_device_when_all_stands_as_it_should(stories: Stories) -> None:
+    stories.quiet.result()
+
+
+def test_killed_while_commands_are_on_their_way(stories: Stories) -> None:
+    stories.shed.result()
