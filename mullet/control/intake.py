@@ -8,8 +8,12 @@ from mullet.control.observe import Observatory
 from mullet.control.parts import FeedKind, FeedPart
 from mullet.domain.facility import Facility
 from mullet.domain.feeds import Curtailment, PriceCurve, ServiceDemand
+from mullet.domain.units import format_watts
 from mullet.ports import FeedError, Quarantined
 from mullet.programs.prices import quarantine
+
+UNIT_JUMP = 100.0
+"""A ceiling so many times above its circuit's rating is in another unit: believed, it would hide the true one."""
 
 
 class Intake:
@@ -55,5 +59,11 @@ class Intake:
             if limit.circuit not in self._facility.circuit_by_id:
                 self._alarm(f"limit/{limit.id}", f"limit {limit.id} names circuit {limit.circuit!r}, which is unknown")
                 continue
+            rating_watts = self._facility.circuit_by_id[limit.circuit].rating_watts
+            if limit.limit_watts > UNIT_JUMP * rating_watts:
+                raise Quarantined(
+                    f"quarantined: limit {limit.id} gives {limit.circuit} {format_watts(limit.limit_watts)}, "
+                    f"rated {format_watts(rating_watts)}: another unit?"
+                )
             known.append(limit)
         return tuple(known)
