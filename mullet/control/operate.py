@@ -18,7 +18,7 @@ from mullet.domain.facility import Mode
 from mullet.domain.feeds import Cause, Curtailment
 from mullet.domain.snapshot import Hold, HoldKind
 from mullet.planning.shed import shed_list
-from mullet.ports import Clock
+from mullet.ports import Clock, JournalError, MulletError
 
 FOREVER = 4_102_444_800.0
 """Unix seconds of the year 2100: an order without an end stands until it is released."""
@@ -135,19 +135,31 @@ class Desk:
         """Read the policy again and swap it in between two ticks.
 
         Raises:
-            ValueError: the policy has problems; the old one stays and an alarm says why.
+            ValueError: the policy cannot be read, has problems or cannot be put on record; the old one stays and an
+                alarm says why.
         """
         if self._reload is None:
             raise ValueError("this daemon was started without a policy file to reload")
         try:
             plant, changes = await self._reload()
-        except ValueError as error:
-            first = str(error).splitlines()[0] if str(error) else "invalid"
-            self._controller.alarm("policy", f"reload refused, the old policy stays: {first}")
-            raise
-        await self._controller.swap(plant, changes)
+            await self._adopt(plant, changes)
+        except (ValueError, OSError, ImportError, MulletError) as error:
+            # A file that is gone, a plug-in that is not installed or a full disk refuse it as much as a typing error.
+            text = str(error) or type(error).__name__
+            self._controller.alarm("policy", f"reload refused, the old policy stays: {text.splitlines()[0]}")
+            if isinstance(error, ValueError):
+                raise
+            raise ValueError(text) from error
         self._controller.alarm("policy", None)
         return changes
+
+    async def _adopt(self, plant: Plant, changes: Mapping[str, Any]) -> None:
+        try:
+            await self._controller.swap(plant, changes)
+        except JournalError:
+            if plant.close is not None:
+                await plant.close()
+            raise
 
     async def restore(self, target: str, owner: str) -> Mapping[str, Any]:
         """Put remembered defaults back on a load, through the write gate.
