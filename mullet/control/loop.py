@@ -30,11 +30,13 @@ from mullet.domain.command import Command, CommandLedger, LedgerEntry, Receipt
 from mullet.domain.facility import Facility, Mode, most_restrictive
 from mullet.domain.load import Load
 from mullet.domain.snapshot import OperatorState
-from mullet.ports import Driver, HistorianError, MulletError
+from mullet.ports import Driver, Historian, HistorianError, MulletError
 
 FIRST_READING_S = 4.0
 """Control begins once every load was read, or after this long at the latest: within 10 s with the start (R10)."""
 JITTERS_KEPT = 3_600
+HISTORIAN_GRACE_S = 2.0
+ALARMS_OF_PARTS = ("circuit/", "meter/", "feed/", "limit/")
 
 
 class Controller:
@@ -61,6 +63,9 @@ class Controller:
         self._ready = False
         self._began = parts.clock.now()
         self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
+        """Held by a tick and by a swap, so that neither sees the other half done."""
+        self._remembering: asyncio.Task[None] | None = None
         self._advised: frozenset[str] = frozenset()
         self.jitter_s: deque[float] = deque(maxlen=JITTERS_KEPT)
         self.decision: Decision | None = None
@@ -161,6 +166,10 @@ class Controller:
             await self._dispatcher.close(grace_s=2.0)
             await self._supervisor.close()
             await self._cycle.close()
+            if self._remembering is not None:
+                await asyncio.wait({self._remembering}, timeout=HISTORIAN_GRACE_S)
+                self._remembering.cancel()
+                await asyncio.gather(self._remembering, return_exceptions=True)
             self._ledger = self._ledger.after_receipts(tuple(self._receipts))
             try:
                 await self._logbook.write([(record.STOP, {"reason": "asked to stop"})])
@@ -201,17 +210,21 @@ class Controller:
         Raises:
             JournalError: it is not on record, so nothing was swapped.
         """
-        await self._logbook.append(
-            [(record.RELOAD, dict(changes)), (record.FACILITY, record.facility_body(plant.facility))]
-        )
-        old, self._plant = self._plant, plant
-        self._observatory.adopt(plant.facility)
-        self._intake = Intake(self._observatory, plant.facility, self.alarm)
-        known = {key: entry for key, entry in self._ledger.entries.items() if key in plant.facility.load_by_id}
-        self._ledger = replace(self._ledger, entries=known)
-        self._cycle.current = None
-        await self._supervisor.close()
-        self._start_pollers()
+        async with self._turn:
+            await self._logbook.append(
+                [(record.RELOAD, dict(changes)), (record.FACILITY, record.facility_body(plant.facility))]
+            )
+            old, self._plant = self._plant, plant
+            self._observatory.adopt(plant.facility)
+            self._intake = Intake(self._observatory, plant.facility, self.alarm)
+            known = {key: entry for key, entry in self._ledger.entries.items() if key in plant.facility.load_by_id}
+            self._ledger = replace(self._ledger, entries=known)
+            self._cycle.current = None
+            await self._supervisor.close()
+            # What is still wrong is raised anew; what was wrong with a part that is gone would stand for ever.
+            for key in [key for key in self.alarms if key.startswith(ALARMS_OF_PARTS)]:
+                self.alarm(key, None)
+            self._start_pollers()
         if old.close is not None:
             await old.close()
 
@@ -224,7 +237,8 @@ class Controller:
         try:
             while not stop.is_set():
                 self.jitter_s.append(abs(self._clock.monotonic() - due))
-                await self._tick()
+                async with self._turn:
+                    await self._tick()
                 due = max(due + period_s, self._clock.monotonic())
                 await self._pause(due, stopping)
                 if self._wake.is_set():
@@ -281,7 +295,7 @@ class Controller:
         self.announcer.note_decision(decision)
         self.ticks += 1
         self._announce()
-        await self._remember(decision)
+        self._remember(decision)
         self._parts.beat(f"{self.mode.value}, {len(facility.loads)} loads, {len(self.alarms)} alarms")
 
     def _plan(self, facility: Facility, decision: Decision) -> list[tuple[str, Mapping[str, Any]]]:
@@ -312,11 +326,16 @@ class Controller:
         return [(record.ADVICE, {key: body[key] for key in ("plan_id", "decreases", "increases", "rules")})]
 
     async def _protect(self, rows: list[tuple[str, Mapping[str, Any]]]) -> None:
-        """Shed what the meters say is too much, from the last good decision, without deciding anything else."""
+        """Shed what the meters say is too much, in the order of the last good decision; decide nothing else."""
         commands: tuple[Command, ...] = ()
         if self.decision is not None:
             commands = protective_commands(
-                self.facility, self.decision, self._observatory.telemetry, self._ledger, self._clock.now()
+                self.facility,
+                self.decision,
+                self._observatory.telemetry,
+                self._observatory.meters,
+                self._ledger,
+                self._clock.now(),
             )
         if commands:
             rows.append(("protection", {"commands": [command.id for command in commands]}))
@@ -334,10 +353,17 @@ class Controller:
         self._ledger = self._ledger.after_receipts(receipts)
         return [(record.RECEIPT, record.receipt_body(receipt)) for receipt in receipts]
 
-    async def _remember(self, decision: Decision) -> None:
+    def _remember(self, decision: Decision) -> None:
+        """Hand the tick to the historian, which may hang: the loop never waits for it."""
         historian = self._parts.historian
         if historian is None:
             return
+        if self._remembering is not None and not self._remembering.done():
+            self.alarm("historian", "the historian does not keep up: measurements are lost")
+            return
+        self._remembering = asyncio.create_task(self._store(historian, decision), name="historian")
+
+    async def _store(self, historian: Historian, decision: Decision) -> None:
         try:
             await historian.record(decision.snapshot.at, series_of(self.facility, decision))
             self.alarm("historian", None)

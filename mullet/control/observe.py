@@ -64,6 +64,11 @@ class Observatory:
         return self._telemetry
 
     @property
+    def meters(self) -> Mapping[str, MeterReading]:
+        """The latest reading of each meter."""
+        return self._meters
+
+    @property
     def prices(self) -> Reading[PriceCurve] | None:
         """The latest believed price curve."""
         return self._prices

@@ -198,7 +198,7 @@ class FakePlanner:
 
 @dataclass
 class FakeMeter:
-    """Shows what the devices beneath its circuit say they draw, and `extra` watts."""
+    """Shows what the devices beneath its circuit say they draw, and at the top `extra` watts."""
 
     clock: Clock
     site: Callable[[], Facility]
@@ -218,7 +218,8 @@ class FakeMeter:
         beneath = sum(self.driver.reading(load).watts or 0.0 for load in site.loads_beneath[node.id])
         beat = next(self.beat)
         # No real meter repeats itself to the bit.
-        watts = beneath + self.extra + 0.001 * (beat % 7)
+        extra = self.extra if node.parent is None else 0.0
+        watts = beneath + extra + 0.001 * (beat % 7)
         return MeterReading(meter_id, self.clock.now(), watts, Quality.GOOD, beat)
 
 
