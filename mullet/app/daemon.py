@@ -33,7 +33,7 @@ from mullet.control.parts import Parts, Plant
 from mullet.domain.command import CommandLedger
 from mullet.domain.facility import Mode
 from mullet.policy import LoadedPolicy, PolicyErrors, diff, load_policy
-from mullet.ports import Historian, JournalRow, PlanningError
+from mullet.ports import Historian, JournalError, JournalRow, PlanningError
 from mullet.registry import Registry
 
 BLOCKED_AFTER_S = 2.0
@@ -84,6 +84,10 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
     for noisy in ("httpx", "httpcore", "pymodbus"):
         # What they would say once a poll, alarms say once a failure.
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    hung_up = asyncio.Event()
+    if options.handle_signals:
+        # Before it is up, a request to reload would end the process; it is kept until there is something to reload.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
     text = options.rewrite(options.policy_path.read_text(encoding="utf-8"))
     loaded = load_policy(text, str(options.policy_path), known_names(registry))
     for warning in loaded.warnings:
@@ -137,7 +141,7 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
             clock,
         )
         if options.handle_signals:
-            _handle_signals(running, notifier)
+            _handle_signals(running, notifier, hung_up.is_set())
         await _control(running, notifier, stalls, beside)
     return 0
 
@@ -195,7 +199,7 @@ def _beat(notifier: Notifier, stalls: StallWatch) -> Callable[[str], None]:
     return beat
 
 
-def _handle_signals(running: Running, notifier: Notifier) -> None:
+def _handle_signals(running: Running, notifier: Notifier, reload_now: bool) -> None:
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
 
@@ -217,10 +221,19 @@ def _handle_signals(running: Running, notifier: Notifier) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.stop.set)
     loop.add_signal_handler(signal.SIGHUP, start_reload)
+    if reload_now:
+        start_reload()
 
 
 def _ledger_at_start(journal: SqliteJournal, loaded: LoadedPolicy) -> CommandLedger:
-    """Return the ledger as the journal leaves it; only the rows since the latest decision are read."""
+    """Return the ledger as the journal leaves it; only the rows since the latest decision are read.
+
+    Raises:
+        JournalError: it is the record of another facility.
+    """
+    known, here = journal.newest(record.FACILITY), loaded.facility.id
+    if known is not None and (there := known.body["facility"]["id"]) != here:
+        raise JournalError(f"{journal.path} is the record of {there!r}: {here!r} needs a state folder of its own")
     rows: list[JournalRow] = []
     for kind in (record.START, record.DECISION):
         newest = journal.newest(kind)
@@ -278,17 +291,24 @@ async def _serve(
     server = ApiServer(loaded.facility.id, desk, token, store, spec.host, port)
     await server.start()
     note = folder / "api.json"
-    note.write_text(json.dumps({"url": server.url, "facility": loaded.facility.id, "pid": os.getpid()}) + "\n")
+    try:
+        note.write_text(json.dumps({"url": server.url, "facility": loaded.facility.id, "pid": os.getpid()}) + "\n")
+    except OSError as error:
+        # It only tells the command line where to look; control does not depend on it.
+        logger.warning("%s cannot be written (%s): give --url %s", note, error.strerror or error, server.url)
     return server
 
 
 def _own_token(folder: Path) -> str:
     """Return the token in the state folder, made at the first start; readable by its owner only."""
     path = folder / "api-token"
-    if path.exists():
-        return path.read_text(encoding="ascii").strip()
-    token = secrets.token_urlsafe(24)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    if path.exists() and (known := path.read_text(encoding="ascii").strip()):
+        return known
+    # Made whole and then put in place: a crash in between must leave no empty token, which no start would accept.
+    token, scratch = secrets.token_urlsafe(24), folder / "api-token.new"
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(token + "\n")
+    os.replace(scratch, path)
     return token
