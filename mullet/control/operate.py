@@ -180,7 +180,8 @@ class Desk:
             verb=Verb.POWER,
             point=load.highest.name,
             watts=load.highest.watts,
-            most_before_watts=load.worst_watts,
+            # Defaults may be anything: it counts as a raise, which no load that is held off may get.
+            most_before_watts=load.most_at(load.lowest),
             most_after_watts=load.worst_watts,
             cause=Cause.HOLD,
             plan_id="",
