@@ -23,6 +23,8 @@ class Intake:
         self._observatory = observatory
         self._facility = facility
         self._alarm = alarm
+        self._misplaced: dict[str, frozenset[str]] = {}
+        """By feed: the limits that name a circuit which nobody knows."""
 
     def taker(self, part: FeedPart) -> Callable[[object, float], Awaitable[None]]:
         """Return the function that takes in what `part` brings; it raises FeedError for what is not usable."""
@@ -45,18 +47,20 @@ class Intake:
                 raise Quarantined(f"quarantined: hashprice {value} is outside 0..10,000 per PH and day")
             self._observatory.saw_hashprice(value, at)
         elif part.kind is FeedKind.LIMITS and isinstance(value, tuple):
-            self._observatory.saw_limits(self._known_limits(value), at)
+            self._observatory.saw_limits(self._known_limits(part.name, value), at)
         elif part.kind is FeedKind.DEMAND and isinstance(value, ServiceDemand):
             self._observatory.saw_demand(value)
         else:
             raise FeedError(f"{part.name} brought a {type(value).__name__}, which is no {part.kind.value}")
 
-    def _known_limits(self, limits: tuple[object, ...]) -> tuple[Curtailment, ...]:
+    def _known_limits(self, feed: str, limits: tuple[object, ...]) -> tuple[Curtailment, ...]:
         known: list[Curtailment] = []
+        misplaced: set[str] = set()
         for limit in limits:
             if not isinstance(limit, Curtailment):
                 raise FeedError(f"a limit is a {type(limit).__name__}")
             if limit.circuit not in self._facility.circuit_by_id:
+                misplaced.add(limit.id)
                 self._alarm(f"limit/{limit.id}", f"limit {limit.id} names circuit {limit.circuit!r}, which is unknown")
                 continue
             rating_watts = self._facility.circuit_by_id[limit.circuit].rating_watts
@@ -66,4 +70,7 @@ class Intake:
                     f"rated {format_watts(rating_watts)}: another unit?"
                 )
             known.append(limit)
+        for gone in self._misplaced.get(feed, frozenset()) - misplaced:
+            self._alarm(f"limit/{gone}", None)
+        self._misplaced[feed] = frozenset(misplaced)
         return tuple(known)
