@@ -46,9 +46,7 @@ def test_commands_are_grouped_by_verb_and_cause() -> None:
     site = facility()
     announcer = Announcer()
     announcer.note_decision(decided(site, snapshot(site), {"miners-001": "off"}))
-    assert announcer.recent == [
-        {"at": START, "kind": "command", "text": "sleep 1 load, -3.444 kW, economic: as told"}
-    ]
+    assert announcer.recent == [{"at": START, "kind": "command", "text": "sleep 1 load, -3.444 kW, economic: as told"}]
     assert announcer.counts["commands"] == {"economic": 1}
 
 

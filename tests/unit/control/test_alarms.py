@@ -1,0 +1,61 @@
+"""What an operator must know after a tick, and that it is taken back when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from control_kit import decided, entry_of, ledger_of
+
+from mullet.control.alarms import SILENT_METER_S, standing_alarms
+from mullet.domain.command import Verb
+from mullet.domain.snapshot import Snapshot
+from mullet.domain.telemetry import Quality, Telemetry
+from mullet.testing.builders import command, facility, meter_reading, snapshot
+from mullet.testing.virtual_time import START
+
+SITE = facility(miners=4)
+
+
+def alarms(seen: Snapshot) -> dict[str, str | None]:
+    return standing_alarms(SITE, decided(SITE, seen))
+
+
+def test_where_all_is_well_every_alarm_is_named_and_empty() -> None:
+    found = alarms(snapshot(SITE))
+    assert set(found.values()) == {None}
+    assert {"circuit/grid", "meter/feeder-a", "loads/unread", "loads/failing"} <= set(found)
+
+
+def test_a_circuit_over_its_limit() -> None:
+    found = alarms(snapshot(SITE, unmanaged_watts=8_000.0))
+    assert found["circuit/grid"] is not None
+    assert "may draw" in found["circuit/grid"]
+    assert "of 20 kW: only decreases go out" in found["circuit/grid"]
+
+
+def test_a_meter_never_read_bad_and_silent_are_told_apart() -> None:
+    seen = snapshot(SITE)
+    grid = seen.meters["grid"]
+    none = replace(seen, meters={key: value for key, value in seen.meters.items() if key != "grid"})
+    assert alarms(none)["meter/grid"] == "meter grid was never read: no increase beneath it"
+    bad = replace(meter_reading("grid", None, quality=Quality.BAD), detail="reads nan")
+    found = alarms(replace(seen, meters={**seen.meters, "grid": bad}))
+    assert found["meter/grid"] == "meter grid: reads nan; counted as at its limit"
+    for age_s, said in ((SILENT_METER_S, False), (SILENT_METER_S + 0.5, True)):
+        old = replace(grid, at=START - age_s)
+        assert (alarms(replace(seen, meters={**seen.meters, "grid": old}))["meter/grid"] is not None) == said
+
+
+def test_unread_loads_are_named_and_then_counted() -> None:
+    seen = snapshot(SITE)
+    faults = {load.id: Telemetry(load.id, START, fault="no answer") for load in SITE.loads if load.bank == "miners"}
+    one = replace(seen, telemetry={**seen.telemetry, "miners-002": faults["miners-002"]})
+    assert alarms(one)["loads/unread"] == "1 load cannot be read; counted at worst draw: miners-002"
+    text = alarms(replace(seen, telemetry={**seen.telemetry, **faults}))["loads/unread"]
+    assert text == ("4 loads cannot be read; counted at worst draw: miners-001, miners-002, miners-003 and 1 more")
+
+
+def test_a_load_that_does_not_follow() -> None:
+    failed = entry_of(command(SITE.loads[0], Verb.SLEEP), pending=False, failures=2)
+    found = alarms(snapshot(SITE, ledger=ledger_of(failed)))
+    assert found["loads/failing"] == "1 load did not follow commands; others take their place: miners-001"
