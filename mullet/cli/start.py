@@ -154,6 +154,8 @@ def run(
     ] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of page and API.")] = None,
 ) -> None:
+    # The policy has not been read yet, so a request to read it again asks for nothing.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from mullet.app.daemon import DaemonOptions, run_daemon
     from mullet.app.paths import find_policy
     from mullet.policy import PolicyErrors
