@@ -137,14 +137,15 @@ def _late_outcome(
         why = reading.fault if reading is not None and reading.fault else "no reading since the command"
         return _outcome(snapshot, entry, OutcomeKind.UNREACHABLE, None, None, why)
     if load.capability.enforces_limit and reading is not None and reading.limit_watts is not None:
-        if reading.limit_watts < command.watts and (
-            reading.watts is None or reading.watts <= _slack(reading.limit_watts)
-        ):
+        # A raise that changed nothing, or after which the limit even fell (a lapsed lease), was not applied in part.
+        in_part = not command.raises or reading.limit_watts > command.most_before_watts + LIMIT_SLACK_WATTS
+        draws_within = reading.watts is None or reading.watts <= _slack(reading.limit_watts)
+        if reading.limit_watts < command.watts and in_part and draws_within:
             detail = f"holds {reading.limit_watts:.0f} W although {command.watts:.0f} W was asked: the lower counts"
             return _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, reading.limit_watts, detail)
-        return _outcome(
-            snapshot, entry, OutcomeKind.REFUSED, reading, None, f"still enforces {reading.limit_watts:.0f} W"
-        )
+        lost = entry.receipt is not None and entry.receipt.unreachable
+        kind = OutcomeKind.UNREACHABLE if lost else OutcomeKind.REFUSED
+        return _outcome(snapshot, entry, kind, reading, None, f"still enforces {reading.limit_watts:.0f} W")
     state = "unknown" if reading is None or reading.state is None else reading.state.value
     watts = "unknown" if reading is None or reading.watts is None else f"{reading.watts:.0f} W"
     said = "said yes, but " if entry.receipt is not None and entry.receipt.acked else ""
