@@ -39,6 +39,8 @@ class FakeDriver:
     failing: dict[str, Exception] = field(default_factory=dict)
     """By load: what `apply` and `read` raise."""
     apply_takes_s: float = 0.0
+    unwinds_s: float = 0.0
+    """How long a cancelled `apply` takes to let go of its device."""
     applied: list[Command] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
@@ -86,7 +88,12 @@ class FakeDriver:
     async def apply(self, load: Load, command: Command, deadline_s: float) -> Receipt:
         self.story.append(("apply", command.id))
         if self.apply_takes_s and self.clock is not None:
-            await self.clock.sleep(self.apply_takes_s)
+            try:
+                await self.clock.sleep(self.apply_takes_s)
+            except asyncio.CancelledError:
+                await self.clock.sleep(self.unwinds_s)
+                self.story.append(("gave up", command.id))
+                raise
         if load.id in self.failing:
             raise self.failing[load.id]
         self.applied.append(command)
@@ -135,12 +142,13 @@ class FakeLink:
 
 @dataclass
 class FakeJournal:
-    """Rows in memory; `failing` refuses them, `held` keeps the next append waiting."""
+    """Rows in memory; `failing` refuses them, `held` keeps rows of the kind `holds` waiting."""
 
     story: Story = field(default_factory=list)
     written: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     failing: bool = False
     held: asyncio.Event | None = None
+    holds: str = "decision"
     appends: int = 0
 
     async def append(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
@@ -148,7 +156,7 @@ class FakeJournal:
         if self.failing:
             raise JournalError("disk full")
         await asyncio.sleep(0)
-        if self.held is not None:
+        if self.held is not None and any(kind == self.holds for kind, _ in rows):
             await self.held.wait()
         for kind, body in rows:
             self.written.append((kind, body))

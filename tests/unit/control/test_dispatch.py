@@ -218,6 +218,17 @@ async def test_an_older_command_still_on_its_way_never_arrives_after_the_newer()
 
 
 @in_virtual_time
+async def test_a_newer_command_waits_until_the_older_has_let_go_of_the_device() -> None:
+    bench = Bench(apply_takes_s=3.0, unwinds_s=0.5)
+    bench.send(bench.order())
+    await bench.settle(1.0)
+    bench.send(bench.order(seq=2))
+    await bench.settle(20.0)
+    assert bench.driver.story == [("apply", "c1"), ("gave up", "c1"), ("apply", "c2")]
+    await bench.dispatcher.close(0.0)
+
+
+@in_virtual_time
 async def test_a_command_of_an_earlier_run_is_followed_but_not_sent_again() -> None:
     bench = Bench()
     order = bench.order()

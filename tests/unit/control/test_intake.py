@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +91,19 @@ async def test_the_alarm_about_a_limit_ends_with_the_limit(next_limits: tuple[Cu
     await desk.take(FeedKind.LIMITS, (limit("dr-2", "gird"),))
     await desk.take(FeedKind.LIMITS, next_limits)
     assert desk.alarms == {}
+
+
+async def test_a_ceiling_in_another_unit_keeps_the_last_good_ones_in_force() -> None:
+    desk = Desk()
+    good = limit("cut-1", "feeder-a")
+    await desk.take(FeedKind.LIMITS, (good,))
+    with pytest.raises(Quarantined, match=r"cut-1 gives feeder-a 9 MW, rated 20 kW: another unit\?"):
+        await desk.take(FeedKind.LIMITS, (replace(good, limit_watts=9_000_000.0),))
+    assert desk.look().curtailments == (good,)
+    # An envelope above the rating is no mistake: it binds nothing.
+    wide = replace(good, limit_watts=90_000.0)
+    await desk.take(FeedKind.LIMITS, (wide,))
+    assert desk.look().curtailments == (wide,)
 
 
 async def test_demand_is_taken_in_by_service() -> None:

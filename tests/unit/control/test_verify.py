@@ -251,15 +251,12 @@ def test_a_meter_is_not_asked_before_the_ramp_is_over() -> None:
 
 
 def test_what_another_load_on_its_way_no_longer_draws_hides_no_liar() -> None:
-    site, seen = batch(extra=-3_280.0 + 3_280.0)
-    # The third stops at the same time: its fall, not yet told, must not pay for one that still draws.
+    site, seen = batch()
+    # The third still says that it hashes, but is off; a liar in the batch draws just what it no longer does.
     third = site.load_by_id["miners-003"]
-    entries = {**seen.ledger.entries, third.id: entry_of(order(third, Verb.SLEEP))}
-    busy = replace(
-        seen,
-        ledger=replace(seen.ledger, entries=entries),
-        telemetry={**seen.telemetry, third.id: replace(seen.telemetry[third.id], state=LoadState.STOPPING)},
-    )
+    sent = order(third, Verb.SLEEP, at=START + 8.0)
+    assert credited((site, seen)) != []
+    busy = replace(seen, ledger=replace(seen.ledger, entries={**seen.ledger.entries, third.id: entry_of(sent)}))
     assert credited((site, busy)) == []
 
 
