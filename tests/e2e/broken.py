@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from mullet.app.demo import DemoOptions, run_demo
 from mullet.control.verify import verify
 from mullet.domain.command import Evidence, Outcome, OutcomeKind
 from mullet.domain.facility import Facility
+from mullet.domain.plan import Desired, Plan
 from mullet.domain.snapshot import Snapshot
 from mullet.planning.accounting import CircuitAccount, account
+from mullet.planning.allocate import allocate
 
 SECONDS = 32.0
 ENDLESS_W = 1e9
@@ -84,6 +86,17 @@ def see_endless_room(facility: Facility, snapshot: Snapshot, advise: bool = Fals
     }
 
 
+def ignore_the_plan(
+    facility: Facility,
+    snapshot: Snapshot,
+    accounts: Mapping[str, CircuitAccount],
+    plan: Plan | None,
+    advise: bool = False,
+) -> Desired:
+    """Place loads by merit in whatever room is believed to be there: the plan keeps to the true limits by itself."""
+    return allocate(facility, snapshot, accounts, None, advise)
+
+
 def believe_every_answer(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
     """The verification of a daemon for which an acknowledgement is evidence."""
     believed = []
@@ -115,16 +128,18 @@ async def idle(running: Running) -> None:
 
 def main(what: str, folder: Path) -> None:
     """Break it, run it, print the graded summary."""
-    broken = {
-        "none": nullcontext(),
-        "guard": patch("mullet.control.decide.account", see_endless_room),
-        "verify": patch("mullet.control.decide.verify", believe_every_answer),
+    broken: dict[str, dict[str, Any]] = {
+        "none": {},
+        "guard": {"account": see_endless_room, "allocate": ignore_the_plan},
+        "verify": {"verify": believe_every_answer},
     }
     scenario = write_scenario(folder / "scenario.yaml", **EVENTS)
     options = DemoOptions(
         seconds=SECONDS, port=0, policy=str(DATA / "policy.yaml"), scenario=str(scenario), keep=folder / "kept"
     )
-    with broken[what]:
+    with ExitStack() as patches:
+        for name, instead in broken[what].items():
+            patches.enter_context(patch(f"mullet.control.decide.{name}", instead))
         summary = asyncio.run(run_demo(options, idle))
     sys.stdout.write(json.dumps(summary) + "\n")
 

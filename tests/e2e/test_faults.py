@@ -190,7 +190,9 @@ def settle(live: Live, after: int, load: str, within_s: float) -> tuple[dict[str
         its = [item for item in outcomes if item["command_id"] == command["id"]]
         return (command, its) if any(item["kind"] != "converging" for item in its) else None
 
-    return live.daemon.wait(look, within_s, f"{load} has come to an outcome")
+    found = live.daemon.wait(look, within_s, f"{load} has come to an outcome")
+    assert found is not None
+    return found
 
 
 def check_outcome(live: Live, after: int, load: str, deadline_s: float, kinds: set[str], acked: bool | None) -> None:
@@ -221,7 +223,7 @@ def test_dumb_miners_are_substituted_and_nobody_waits_for_them(live: Live) -> No
         def relieved() -> bool:
             ages = {name: row["age_s"] for name, row in live.daemon.loads().items() if name in healthy}
             stale.update({name: age for name, age in ages.items() if age is None or age > FRESH_S})
-            return live.watts("hall-b") <= order["ceiling_w"]
+            return live.watts("hall-b") <= float(order["ceiling_w"])
 
         live.daemon.wait(relieved, 40.0, "others have taken their place")
         assert not stale, f"waited for somebody else: {stale}"

@@ -62,8 +62,8 @@ def test_nothing_broken_passes(graded: Graded) -> None:
 def test_broken_guard_is_seen_as_cap_violations(graded: Graded) -> None:
     summary = graded.summary("guard")
     assert summary["cap_violations"] > 0
-    assert "hall-ai" in {violation["circuit"] for violation in summary["cap_violation_list"]}
-    assert summary["demand_step"]["mining_shed_first"]["hall-ai"] is False
+    assert "hall-b" in {violation["circuit"] for violation in summary["cap_violation_list"]}
+    assert summary["worst_over_percent"] > 2.0
 
 
 def test_missing_verification_is_seen_as_truth_mismatches(graded: Graded) -> None:

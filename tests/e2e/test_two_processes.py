@@ -110,7 +110,7 @@ def test_miners_come_back_and_a_shed_order_takes_them_off_again(live: Live) -> N
     assert order["ceiling_w"] < counted_w - 11_000.0
 
     def is_shed() -> bool:
-        return float(live.site.simulator.ask(op="truth", circuit="site")["watts"]) <= order["ceiling_w"]
+        return float(live.site.simulator.ask(op="truth", circuit="site")["watts"]) <= float(order["ceiling_w"])
 
     wait_until(is_shed, 20.0, "the site draws no more than was ordered")
     told = loads_of(live.site.truth.requests(asked_at))
