@@ -8,6 +8,9 @@ from mullet.domain.telemetry import Quality
 from mullet.domain.units import format_watts
 
 SILENT_METER_S = 3.0
+SETTLED_SAMPLES = 10
+UNEXPLAINED_FRACTION = 0.02
+"""Of a meter's reading: what may stay unexplained (R38)."""
 NAMED = 3
 """Loads named in one alarm before the rest is counted."""
 
@@ -26,12 +29,26 @@ def standing_alarms(facility: Facility, decision: Decision) -> dict[str, str | N
         found[f"circuit/{circuit_id}"] = text
         meter_id = facility.circuit_by_id[circuit_id].meter
         if meter_id is not None:
+            found[f"unexplained/{circuit_id}"] = _unexplained_words(facility, decision, circuit_id)
             found[f"meter/{meter_id}"] = _meter_words(meter_id, decision)
     unread = sorted(load_id for load_id, reading in decision.snapshot.telemetry.items() if reading.fault is not None)
     found["loads/unread"] = _count(unread, "cannot be read; counted at worst draw")
     failing = sorted(load_id for load_id, entry in decision.ledger.entries.items() if entry.failures > 0)
     found["loads/failing"] = _count(failing, "did not follow commands; others take their place")
     return found
+
+
+def _unexplained_words(facility: Facility, decision: Decision, circuit_id: str) -> str | None:
+    """Tell of load that neither the policy nor any device owns up to, seen while nothing moved."""
+    residual = decision.snapshot.residuals.get(circuit_id)
+    measured = decision.accounts[circuit_id].measured_watts
+    if residual is None or measured is None or residual.samples < SETTLED_SAMPLES:
+        return None
+    beneath = sum(c.unmanaged_max_watts for c in facility.circuits if circuit_id in facility.path(c.id))
+    excess = residual.mean_watts - beneath - 3.0 * residual.sigma_watts - UNEXPLAINED_FRACTION * measured
+    if excess <= 0.0:
+        return None
+    return f"{circuit_id}: its meter shows {format_watts(residual.mean_watts)} more than its loads say they draw"
 
 
 def _meter_words(meter_id: str, decision: Decision) -> str | None:

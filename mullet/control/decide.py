@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from mullet.control.counting import most_by_load
 from mullet.control.reconcile import Dispatch, reconcile
+from mullet.control.relieve import relieve
 from mullet.control.verify import verify
 from mullet.domain.command import CommandLedger, Outcome
 from mullet.domain.facility import Facility
@@ -28,6 +29,8 @@ class Decision:
     accounts: Mapping[str, CircuitAccount]
     desired: Desired
     dispatch: Dispatch
+    judged: CommandLedger
+    """The ledger once the outcomes above are on record."""
     ledger: CommandLedger
     """The ledger once the outcomes and commands above are on record."""
 
@@ -48,7 +51,7 @@ def decide(facility: Facility, snapshot: Snapshot, plan: Plan | None, advise: bo
     known = replace(snapshot, ledger=ledger)
     most = most_by_load(facility, known, advise)
     accounts = account(facility, known, advise)
-    desired = allocate(facility, known, accounts, plan, advise)
+    desired = relieve(facility, known, accounts, allocate(facility, known, accounts, plan, advise))
     if not known.records_ok:
         desired = _at_fail_safe(facility, desired)
     if snapshot.first_reading_done:
@@ -63,6 +66,7 @@ def decide(facility: Facility, snapshot: Snapshot, plan: Plan | None, advise: bo
         accounts=accounts,
         desired=desired,
         dispatch=dispatch,
+        judged=ledger,
         ledger=ledger.after_commands(dispatch.commands),
     )
 

@@ -22,7 +22,7 @@ class Intake:
     def __init__(self, observatory: Observatory, facility: Facility, alarm: Callable[[str, str | None], None]) -> None:
         self._observatory = observatory
         self._facility = facility
-        self._alarm = alarm
+        self.alarm = alarm
         self._misplaced: dict[str, frozenset[str]] = {}
         """By feed: the limits that name a circuit which nobody knows."""
 
@@ -61,7 +61,7 @@ class Intake:
                 raise FeedError(f"a limit is a {type(limit).__name__}")
             if limit.circuit not in self._facility.circuit_by_id:
                 misplaced.add(limit.id)
-                self._alarm(f"limit/{limit.id}", f"limit {limit.id} names circuit {limit.circuit!r}, which is unknown")
+                self.alarm(f"limit/{limit.id}", f"limit {limit.id} names circuit {limit.circuit!r}, which is unknown")
                 continue
             rating_watts = self._facility.circuit_by_id[limit.circuit].rating_watts
             if limit.limit_watts > UNIT_JUMP * rating_watts:
@@ -71,6 +71,6 @@ class Intake:
                 )
             known.append(limit)
         for gone in self._misplaced.get(feed, frozenset()) - misplaced:
-            self._alarm(f"limit/{gone}", None)
+            self.alarm(f"limit/{gone}", None)
         self._misplaced[feed] = frozenset(misplaced)
         return tuple(known)

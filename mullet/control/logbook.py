@@ -10,6 +10,8 @@ from mullet.ports import Clock, Journal, JournalError
 
 Row = tuple[str, Mapping[str, Any]]
 JOURNAL_ALARM = "journal"
+MOST_UNWRITTEN = 2_000
+"""Rows kept in memory while the journal takes none; beyond that the oldest are lost, and the gap is told."""
 
 
 class Logbook:
@@ -20,6 +22,7 @@ class Logbook:
         self._clock = clock
         self._unwritten: list[Row] = []
         self._alarms: dict[str, tuple[str, float]] = {}
+        self._lost = 0
         self.records_ok = True
         """Whether the latest rows are on disk. Where they are not, nothing increases."""
 
@@ -59,10 +62,16 @@ class Logbook:
             await self._journal.append(taken)
         except JournalError as error:
             self.records_ok = False
-            since = self._alarms.get(JOURNAL_ALARM, ("", self._clock.now()))[1]
-            self._alarms[JOURNAL_ALARM] = (f"{error}: increases stop, the facility goes to its fail-safe points", since)
+            self.alarm(JOURNAL_ALARM, f"{error}: increases stop, the facility goes to its fail-safe points")
+            excess = len(self._unwritten) - MOST_UNWRITTEN
+            if excess > 0:
+                del self._unwritten[:excess]
+                self._lost += excess
             return
         del self._unwritten[: len(taken)]
+        if self._lost:
+            self._unwritten.append((ALARM, {"key": "journal/gap", "text": f"{self._lost} rows lost", "raised": True}))
+            self._lost = 0
         if not self.records_ok:
             self.records_ok = True
             self.alarm(JOURNAL_ALARM, None)

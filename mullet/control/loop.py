@@ -21,8 +21,8 @@ from mullet.control.logbook import Logbook
 from mullet.control.observe import Observatory
 from mullet.control.parts import Parts, Plant
 from mullet.control.planning_cycle import PlanningCycle, build_request
-from mullet.control.pollers import read_feed, read_meter, renew_leases, watch_agent, watch_loads
 from mullet.control.protect import protective_commands
+from mullet.control.readers import start_readers
 from mullet.control.status import facility_status
 from mullet.control.supervise import Supervisor
 from mullet.control.telemetry_series import series_of
@@ -31,6 +31,7 @@ from mullet.domain.facility import Facility, Mode, most_restrictive
 from mullet.domain.load import Load
 from mullet.domain.snapshot import OperatorState
 from mullet.ports import Driver, Historian, HistorianError, MulletError
+from mullet.programs.prices import FEED
 
 FIRST_READING_S = 4.0
 """Control begins once every load was read, or after this long at the latest: within 10 s with the start (R10)."""
@@ -178,31 +179,7 @@ class Controller:
                     await self._plant.close()
 
     def _start_pollers(self) -> None:
-        facility, plant, link = self.facility, self._plant, self._parts.link
-        start, saw = self._supervisor.start, self._observatory.saw
-        for bank, loads in facility.banks.items():
-            direct = [load for load in loads if load.agent is None]
-            if direct:
-                driver, period_s = plant.drivers[direct[0].driver], plant.periods_s[bank]
-                start(f"watch/{bank}", lambda d=driver, ls=direct, p=period_s: watch_loads(d, ls, p, saw))  # type: ignore[misc]
-        agents = sorted({load.agent for load in facility.loads if load.agent is not None})
-        if link is not None and agents:
-            for agent in agents:
-                start(f"agent/{agent}", lambda a=agent: watch_agent(link, a, saw))  # type: ignore[misc]
-            pacing = facility.pacing
-            start("leases", lambda: renew_leases(link, agents, pacing.lease_s, pacing.renew_s, self._clock))
-        for meter_id, meter in plant.meters.items():
-            start(
-                f"meter/{meter_id}",
-                lambda m=meter, i=meter_id: read_meter(  # type: ignore[misc]
-                    m, i, plant.meter_period_s, self._clock, self._observatory.saw_meter
-                ),
-            )
-        for part in plant.feeds:
-            start(
-                f"feed/{part.name}",
-                lambda f=part: read_feed(f, self._clock, self._intake.taker(f), self.alarm),  # type: ignore[misc]
-            )
+        start_readers(self._plant, self._parts.link, self._clock, self._supervisor, self._observatory, self._intake)
 
     async def swap(self, plant: Plant, changes: Mapping[str, Any]) -> None:
         """Adopt a reloaded plant between two ticks: journalled first, then all at once.
@@ -276,27 +253,39 @@ class Controller:
         )
         try:
             decision = decide(facility, snapshot, self._cycle.current)
-        except (ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever broke deciding, protection must still act
             self.alarm("decide", f"deciding failed ({type(error).__name__}: {error}); only protection acts")
             await self._protect(rows)
             return
         self.alarm("decide", None)
-        if self._ready:
-            for key, text in standing_alarms(facility, decision).items():
-                self.alarm(key, text)
-        rows.extend(self._plan(facility, decision))
+        rows.extend(self._look_ahead(facility, decision))
         if decision.acts:
             rows.append((record.DECISION, record.decision_body(decision)))
-        rows.extend(self._advice(facility, decision))
         await self._logbook.write(rows)
-        self._ledger = decision.ledger
-        self._send(decision.dispatch.decreases if not self._logbook.records_ok else decision.dispatch.commands)
+        recorded = self._logbook.records_ok
+        sent = decision.dispatch.commands if recorded else decision.dispatch.decreases
+        self._ledger = decision.judged.after_commands(sent)
+        self._send(sent)
         self.decision = decision
         self.announcer.note_decision(decision)
         self.ticks += 1
         self._announce()
         self._remember(decision)
         self._parts.beat(f"{self.mode.value}, {len(facility.loads)} loads, {len(self.alarms)} alarms")
+
+    def _look_ahead(self, facility: Facility, decision: Decision) -> list[tuple[str, Mapping[str, Any]]]:
+        """Alarms, plan and advice; what fails here is told, and what was decided is still sent."""
+        rows: list[tuple[str, Mapping[str, Any]]] = []
+        try:
+            if self._ready:
+                for key, text in standing_alarms(facility, decision).items():
+                    self.alarm(key, text)
+            rows.extend(self._plan(facility, decision))
+            rows.extend(self._advice(facility, decision))
+            self.alarm("look-ahead", None)
+        except Exception as error:  # noqa: BLE001 - planning is never in the safety path
+            self.alarm("look-ahead", f"planning ahead failed ({type(error).__name__}: {error}); the old plan stands")
+        return rows
 
     def _plan(self, facility: Facility, decision: Decision) -> list[tuple[str, Mapping[str, Any]]]:
         if not self._ready:
@@ -308,6 +297,8 @@ class Controller:
         if adopted is None:
             return []
         self.announcer.note_plan(adopted)
+        rung = adopted.request.forecast.price_rung
+        self.alarm("price", None if rung == FEED else f"no fresh price: the plan goes by {rung.replace('_', ' ')}")
         self.alarm(
             "plan", None if not adopted.passed_over else f"plan by {adopted.plan.rung}: {adopted.passed_over[0]}"
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mullet.control.verify import observed_draw, unsettled
-from mullet.domain.command import CommandLedger
+from mullet.domain.command import CommandLedger, LedgerEntry
 from mullet.domain.facility import Facility, Mode
 from mullet.domain.feeds import Curtailment, PriceCurve, Reading, ServiceDemand
 from mullet.domain.snapshot import Hold, Snapshot
@@ -16,6 +16,9 @@ from mullet.domain.telemetry import MeterReading, Quality, Residual, Telemetry
 FROZEN_AFTER_S = 10.0
 """A meter that repeats itself to the bit for this long while devices move is frozen (R2)."""
 HEARTBEAT_AFTER_S = 3.0
+MOVED_WATTS = 200.0
+MOVED_FRACTION = 0.02
+"""Loads have moved once what they draw has changed by this share of the meter's reading."""
 RESIDUAL_WEIGHT = 0.1
 QUIET_S = 2.0
 """A circuit counts as quiet once nothing beneath it was asked or moved for this long."""
@@ -29,7 +32,8 @@ class _MeterTrack:
     same_since: float = 0.0
     heartbeat: int | None = None
     beat_since: float = 0.0
-    moved: float = 0.0
+    observed: float = 0.0
+    """What the loads beneath were seen to draw when the reading last changed."""
 
 
 class Observatory:
@@ -101,23 +105,32 @@ class Observatory:
         """Take in one meter reading, marking it bad if it cannot be true or does not live."""
         track = self._tracks.setdefault(reading.meter_id, _MeterTrack(same_since=reading.at, beat_since=reading.at))
         if reading.quality is Quality.GOOD:
-            reading = self._judge(reading, track)
+            reading = self._judge(reading, track, self._observed(reading.meter_id))
         latest = self._meters.get(reading.meter_id)
         if latest is None or reading.at >= latest.at:
             self._meters[reading.meter_id] = reading
 
-    def _judge(self, reading: MeterReading, track: _MeterTrack) -> MeterReading:
+    def _observed(self, meter_id: str) -> float:
+        """Return what the loads beneath a meter's circuit are seen to draw, by their last good readings."""
+        beneath = next((c.id for c in self._facility.circuits if c.meter == meter_id), None)
+        if beneath is None:
+            return 0.0
+        loads = self._facility.loads_beneath[beneath]
+        return sum(observed_draw(load, self._last_good.get(load.id), LedgerEntry(load.id)) for load in loads)
+
+    def _judge(self, reading: MeterReading, track: _MeterTrack, observed: float) -> MeterReading:
         watts = reading.watts
         if watts is None or not math.isfinite(watts) or watts < -1.0:
             return replace(reading, watts=None, quality=Quality.BAD, detail=f"reads {watts}")
         if track.watts is None or watts != track.watts:
-            track.watts, track.same_since = watts, reading.at
+            track.watts, track.same_since, track.observed = watts, reading.at, observed
         if reading.heartbeat is None or reading.heartbeat != track.heartbeat:
             track.heartbeat, track.beat_since = reading.heartbeat, reading.at
         elif reading.at - track.beat_since > HEARTBEAT_AFTER_S:
             silent_s = reading.at - track.beat_since
             return replace(reading, quality=Quality.BAD, detail=f"heartbeat stands still for {silent_s:.0f} s")
-        if reading.at - track.same_since >= FROZEN_AFTER_S and watts > 0.0:
+        moved = abs(observed - track.observed) > max(MOVED_WATTS, MOVED_FRACTION * watts)
+        if moved and reading.at - track.same_since >= FROZEN_AFTER_S:
             same_s = reading.at - track.same_since
             return replace(reading, quality=Quality.BAD, detail=f"frozen at {watts:.0f} W for {same_s:.0f} s")
         return reading

@@ -243,7 +243,8 @@ def _meter_agrees(
 def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str]) -> float:
     """Return the least that all loads but the asked ones draw.
 
-    A load on its way counts at its lowest point: what it no longer draws must not hide a liar. One that should
+    A load on its way, or one that cannot be read, counts at its lowest point: what it no longer draws must not hide
+    a liar. One that should
     long have stopped and still hashes is no longer on its way.
     """
     total = 0.0
@@ -252,7 +253,8 @@ def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str])
             continue
         entry = snapshot.ledger.entry(load.id)
         reading = snapshot.telemetry.get(load.id)
-        if unsettled(snapshot.at, load, entry, reading):
+        unread = reading is None or reading.fault is not None
+        if unread or unsettled(snapshot.at, load, entry, reading):
             total += load.lowest.watts
             continue
         total += observed_draw(load, reading, entry)

@@ -6,7 +6,10 @@ from typing import Any, ClassVar
 
 from mullet.adapters.feeds.http import HTTP_OPTIONS, HttpSource, JsonFields, read_options
 from mullet.domain.feeds import Cause, Curtailment
-from mullet.ports import DriverContext
+from mullet.ports import DriverContext, FeedError
+
+STALE_S = 60.0
+"""A page published longer ago than this no longer tells what holds now (docs/wire.md)."""
 
 
 class HttpLimitsFeed:
@@ -39,8 +42,9 @@ class HttpLimitsFeed:
             FeedError: no answer, or any part of it is wrong: a batch is good or refused as a whole.
         """
         fields = JsonFields.parse(self._source, await self._source.get(deadline_s))
-        fields.instant("published_at")
-        now = self._clock.now()
+        published, now = fields.instant("published_at"), self._clock.now()
+        if now - published > STALE_S:
+            raise FeedError(f"the page was published {now - published:.0f} s ago: its source stands still")
         announced: dict[tuple[str, str, float, float, Cause], float] = {}
         found: dict[str, Curtailment] = {}
         for row in fields.rows("limits"):

@@ -233,7 +233,7 @@ CUT = {
 
 
 def limits(*rows: dict[str, Any]) -> str:
-    return json.dumps({"published_at": "2026-05-28T20:25:00Z", "limits": rows})
+    return json.dumps({"published_at": "2026-05-28T20:28:40Z", "limits": rows})
 
 
 async def test_limits_keep_the_moment_they_were_first_seen(web: Web) -> None:
@@ -261,6 +261,9 @@ async def test_limits_keep_the_moment_they_were_first_seen(web: Web) -> None:
     assert deeper.announced_at == T0 + 120.0, "a deeper cut is news"
     web.page(limits())
     assert await feed.fetch(5.0) == ()
+    clock.at += 61.0
+    with pytest.raises(FeedError, match="its source stands still"):
+        await feed.fetch(5.0)
     await feed.close()
 
 

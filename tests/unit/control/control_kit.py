@@ -258,6 +258,7 @@ def decided(site: Facility, seen: Snapshot, points: Mapping[str, str] | None = N
         "accounts": accounts,
         "desired": desired,
         "dispatch": dispatch,
+        "judged": seen.ledger,
         "ledger": seen.ledger.after_commands(dispatch.commands),
         **fields,
     }

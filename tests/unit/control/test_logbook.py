@@ -6,6 +6,7 @@ import pytest
 from control_kit import FakeJournal
 
 from mullet.control.logbook import JOURNAL_ALARM, Logbook
+from mullet.control.record import ALARM
 from mullet.ports import JournalError
 from mullet.testing.virtual_time import START, ManualClock
 
@@ -43,7 +44,7 @@ async def test_a_journal_that_fails_is_said_and_its_rows_come_first_and_in_order
     assert journal.written == []
     journal.failing = False
     await log.write([("d", {})])
-    assert journal.kinds() == ["a", "b", "c", "d"]
+    assert journal.kinds() == ["a", "b", ALARM, "c", "d"]
     assert log.records_ok
     assert JOURNAL_ALARM not in log.alarms
 

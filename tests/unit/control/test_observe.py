@@ -38,14 +38,25 @@ def quality(seen: Observatory, at: float) -> Quality:
 
 def test_a_meter_that_repeats_itself_is_frozen_although_its_heart_beats() -> None:
     seen = Observatory(SITE)
+    seen.saw(telemetry(FIRST, START - 1.0))
     for second in range(int(FROZEN_AFTER_S) + 1):
         assert second == 0 or quality(seen, START + second) is Quality.GOOD
+        if second == 3:
+            seen.saw(telemetry(FIRST, START + 3.0, FIRST.lowest.name))
         seen.saw_meter(meter_reading("grid", 5_000.0, START + second, heartbeat=second))
     frozen = look(seen, START + FROZEN_AFTER_S).meters["grid"]
     assert frozen.quality is Quality.BAD
     assert "frozen at 5000 W for 10 s" in frozen.detail
     seen.saw_meter(meter_reading("grid", 5_000.1, START + 11.0, heartbeat=11))
     assert quality(seen, START + 11.0) is Quality.GOOD
+
+
+def test_a_meter_that_repeats_itself_while_nothing_moves_is_believed() -> None:
+    seen = Observatory(SITE)
+    seen.saw(telemetry(FIRST, START))
+    for second in range(60):
+        seen.saw_meter(meter_reading("grid", 5_000.0, START + second, heartbeat=second))
+    assert quality(seen, START + 60.0) is Quality.GOOD
 
 
 def test_a_heart_that_stands_still_is_found_sooner_although_the_watts_move() -> None:
