@@ -19,7 +19,7 @@ from mullet.control.gate import Permit, WriteGate
 from mullet.control.intake import Intake
 from mullet.control.logbook import Logbook
 from mullet.control.observe import Observatory
-from mullet.control.parts import Parts, Plant
+from mullet.control.parts import DriversNow, Parts, Plant
 from mullet.control.planning_cycle import PlanningCycle, build_request
 from mullet.control.protect import protective_commands
 from mullet.control.readers import start_readers
@@ -53,7 +53,7 @@ class Controller:
         self._needs = NeedKeeper()
         self._cycle = PlanningCycle(parts.planner, parts.plant.facility.pacing.solver_limit_s)
         self._supervisor = Supervisor(parts.clock, self.alarm)
-        self._gate = WriteGate(_DriverView(self), parts.link, self._permit, parts.clock.now)
+        self._gate = WriteGate(DriversNow(lambda: self._plant), parts.link, self._permit, parts.clock.now)
         self._dispatcher = Dispatcher(
             self._gate, parts.clock, self._reader, self._receipts_in, self._observatory.saw, self._is_pending
         )
@@ -394,19 +394,3 @@ class Controller:
         except MulletError as error:
             self.alarm(f"restore/{load.id}", str(error))
             raise
-
-
-class _DriverView(Mapping[str, Driver]):
-    """The drivers of whichever plant is running now."""
-
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-
-    def __getitem__(self, name: str) -> Driver:
-        return self._controller._plant.drivers[name]
-
-    def __iter__(self) -> Any:
-        return iter(self._controller._plant.drivers)
-
-    def __len__(self) -> int:
-        return len(self._controller._plant.drivers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -49,6 +49,22 @@ class Plant:
     feeds: tuple[FeedPart, ...] = ()
     close: Callable[[], Awaitable[None]] | None = None
     """Ends the drivers, meters, switches and feeds of this plant."""
+
+
+class DriversNow(Mapping[str, Driver]):
+    """The drivers of whichever plant is running now."""
+
+    def __init__(self, plant: Callable[[], Plant]) -> None:
+        self._plant = plant
+
+    def __getitem__(self, name: str) -> Driver:
+        return self._plant().drivers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plant().drivers)
+
+    def __len__(self) -> int:
+        return len(self._plant().drivers)
 
 
 @dataclass(frozen=True)
