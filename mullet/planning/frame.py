@@ -90,7 +90,7 @@ def frame(request: PlanRequest) -> Frame:
     return Frame(request, tuple(groups), tuple(slots), _needs(request, groups), gaps)
 
 
-LEAST_STEP_S = 0.5
+LEAST_STEP_S = 0.1
 """No step of the grid is shorter."""
 
 
