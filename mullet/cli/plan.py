@@ -84,7 +84,7 @@ def full_request(facility: Facility, curve: PriceCurve | None, at: float) -> Pla
     return PlanRequest(
         facility=facility,
         at=at,
-        forecast=forecast_prices(facility, snapshot),
+        forecast=forecast_prices(facility, snapshot, snapshot.needs),
         obligations=Obligations(),
         available=frozenset(facility.load_by_id),
         fixed_watts={circuit.id: besides_loads_watts(facility, circuit, 0.0) for circuit in facility.circuits},

@@ -14,6 +14,7 @@ from mullet.domain.telemetry import LoadState
 from mullet.planning.accounting import CircuitAccount
 from mullet.planning.greedy import plan_merit_order
 from mullet.planning.guard import guard
+from mullet.planning.inference import power_kept
 from mullet.planning.ladder import safe_plan, shift_plan
 from mullet.planning.positions import fixed_watts
 from mullet.ports import Planner, PlanningError
@@ -45,12 +46,22 @@ def build_request(
     return PlanRequest(
         facility=facility,
         at=snapshot.at,
-        forecast=forecast_prices(facility, snapshot),
+        forecast=forecast_prices(facility, snapshot, _needs(facility, snapshot)),
         obligations=Obligations(curtailments=snapshot.curtailments),
         available=controllable,
         fixed_watts=fixed_watts(facility, snapshot, accounts, controllable),
         running=running,
     )
+
+
+def _needs(facility: Facility, snapshot: Snapshot) -> dict[str, float]:
+    """Return what each service needs, and what it keeps where that is unknown."""
+    return {
+        service.id: snapshot.needs[service.id]
+        if service.id in snapshot.needs
+        else power_kept(facility, snapshot, service)
+        for service in facility.services
+    }
 
 
 def signature(request: PlanRequest) -> tuple[object, ...]:

@@ -71,6 +71,8 @@ class ServiceDemand:
     offered_tokens_per_s: float | None
     """Tokens per second that arrivals ask for (served plus growth of the queue)."""
     ttft_s: float | None = None
+    watched_s: float | None = None
+    """For how long its counters have been watched without a break, where the rates come of counters."""
 
 
 class Cause(StrEnum):

@@ -62,6 +62,15 @@ def serve(
     return served
 
 
+def power_kept(facility: Facility, snapshot: Snapshot, service: Service) -> float:
+    """Return the power that a service keeps while its need is unknown: what its GPUs were given last."""
+    return sum(_kept(load, _now_watts(snapshot, load)) for load in facility.loads_of_service[service.id])
+
+
+def _kept(load: Load, now: float | None) -> float:
+    return min(load.highest.watts, max(load.lowest.watts, now or load.lowest.watts))
+
+
 def _now_watts(snapshot: Snapshot, load: Load) -> float | None:
     entry = snapshot.ledger.entry(load.id)
     if entry.pending and entry.command is not None:
@@ -82,9 +91,7 @@ def _serve_one(
     if not loads:
         return
     now = {load.id: _now_watts(snapshot, load) for load in loads}
-    clipped = {
-        load.id: min(load.highest.watts, max(load.lowest.watts, now[load.id] or load.lowest.watts)) for load in loads
-    }
+    clipped = {load.id: _kept(load, now[load.id]) for load in loads}
     serving = sum(here.serving_watts for here in groups)
     need = snapshot.needs.get(service.id) if service is not None else None
     known = need is not None and math.isfinite(need)

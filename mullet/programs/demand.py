@@ -12,6 +12,12 @@ from mullet.domain.load import Load
 
 HOLD_S = 10.0
 DRAIN_S = 5.0
+SETTLE_S = 10.0
+"""Seconds for which a service must have been watched before its rates move any power.
+
+Arrivals are near enough Poisson: over 3 s of 10 requests/s the count strays by 18 %, over 10 s by 10 %. Requests that
+wait are no matter of rates, and are answered at once.
+"""
 _BISECTIONS = 40
 
 
@@ -20,14 +26,16 @@ def needed_watts(
 ) -> float | None:
     """Return the GPU power that `service` needs now, margin included, at most what its `loads` can take.
 
-    The last known demand is held for `hold_s`. After that the need is unknown (None): the service keeps the power
-    it has, and what answers a rise is its standing reserve alone.
+    The last known demand is held for `hold_s`. After that, and until it has been watched for `SETTLE_S`, the need is
+    unknown (None): the service keeps the power it has, and what answers a rise is its standing reserve alone.
     """
     lowest = sum(load.lowest.watts for load in loads)
     highest = sum(load.highest.watts for load in loads)
     if not loads:
         return 0.0
     if demand is None or at - demand.at > hold_s:
+        return None
+    if demand.watched_s is not None and demand.watched_s < SETTLE_S and not demand.waiting:
         return None
     offered = offered_tokens_per_s(demand)
     if offered is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mullet.domain.facility import Economics, Facility, SafeAction
@@ -39,11 +39,13 @@ class PriceForecast:
     rung: str
 
 
-def forecast_prices(facility: Facility, snapshot: Snapshot, history: PriceCurve | None = None) -> Forecast:
-    """Return the forecast that a plan is made from: the price ladder's curve, hashprice and the services' needs."""
+def forecast_prices(
+    facility: Facility, snapshot: Snapshot, needs: Mapping[str, float], history: PriceCurve | None = None
+) -> Forecast:
+    """Return the forecast that a plan is made from: the price ladder's curve, hashprice and the services' `needs`."""
     found = price_forecast(snapshot.prices, history, facility, snapshot.at)
     hashprice = snapshot.hashprice.value if snapshot.hashprice is not None else facility.economics.hashprice_per_ph_day
-    return Forecast(found.curve, hashprice, dict(snapshot.needs), price_rung=found.rung)
+    return Forecast(found.curve, hashprice, dict(needs), price_rung=found.rung)
 
 
 def price_forecast(

@@ -393,7 +393,10 @@ class Site:
         states.save(states.load())
 
     def wait_converged(self, daemon: Daemon, within_s: float = 60.0, quiet_s: float = 6.0) -> None:
-        """Wait until control has begun and then nothing is asked of any device for `quiet_s`."""
+        """Wait until control has begun, nothing is asked of any device for `quiet_s`, and none is on its way.
+
+        A miner reaches a state seconds after the request for it; that change is none of what comes next.
+        """
         daemon.wait_ready()
 
         def quiet() -> bool:
@@ -401,7 +404,9 @@ class Site:
             if not status or status["pending"] or status["in_flight"]:
                 return False
             since = time.time() - quiet_s
-            return since > daemon.process.started_at + 4.0 and not self.truth.requests(since)
+            if since <= daemon.process.started_at + 4.0 or self.truth.requests(since):
+                return False
+            return not {"starting", "stopping"} & set(self.simulator.states())
 
         daemon.wait(quiet, within_s, "nothing left to do")
 

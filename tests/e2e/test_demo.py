@@ -102,8 +102,9 @@ def test_each_kind_of_event_is_followed(run: Run) -> None:
         assert event["asked_mw"] > 0.0, event
         assert 0.0 <= event["verified_mw"] <= event["asked_mw"] + 1e-9, event
         assert "verified_s" in event
-    # Stock Antminers are verified by their meter alone, which may take longer than a minute's demo gives the cut.
-    assert events["demand_step"]["verified_s"] is not None
+    # Stock Antminers are verified by their meter alone, which may take longer than a minute's demo gives any event
+    # that sheds one; when the GPUs had their power is asserted of the demand step itself, below.
+    assert events["demand_step"]["verified_mw"] > 0.0
     assert events["price_spike"]["verified_mw"] > 0.0
 
 

@@ -45,9 +45,12 @@ class ArrivalEstimate:
         self._window: deque[Totals] = deque()
         self._served: deque[tuple[float, float, float]] = deque()
         self._mean: float | None = None
+        self._began_at = 0.0
 
     def add(self, totals: Totals) -> None:
         """Take the newest totals; `at` must have grown."""
+        if not self._window:
+            self._began_at = totals.at
         self._window.append(totals)
         while len(self._window) > 2 and self._window[1].at <= totals.at - LONG_WINDOW_S:
             self._window.popleft()
@@ -57,6 +60,10 @@ class ArrivalEstimate:
         """Forget the rates, because a server restarted or another set of engines answers; keep the mean size."""
         self._window.clear()
         self._served.clear()
+
+    def watched_s(self) -> float:
+        """Return for how long the totals have come without a break."""
+        return self._window[-1].at - self._began_at if self._window else 0.0
 
     def tokens_per_s(self) -> float | None:
         """Return tokens prefilled and generated per second over the shortest window."""

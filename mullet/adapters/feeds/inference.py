@@ -163,6 +163,7 @@ class VllmDemandFeed:
             tokens_per_s=tokens_per_s,
             offered_tokens_per_s=self._offered(tokens_per_s, waiting),
             ttft_s=self._time_to_first_token(series),
+            watched_s=self._estimate.watched_s(),
         )
 
     def _offered(self, tokens_per_s: float | None, waiting: float | None) -> float | None:

@@ -59,3 +59,14 @@ def test_nothing_is_told_of_one_scrape_or_of_unknown_counts() -> None:
     assert (estimate.tokens_per_s(), estimate.requests_per_s(), estimate.tokens_per_request()) == (None, None, None)
     estimate.add(Totals(2.0, 150.0, None, 3.0, None))
     assert (estimate.tokens_per_s(), estimate.requests_per_s(), estimate.tokens_per_request()) == (50.0, None, None)
+
+
+def test_how_long_it_was_watched_begins_again_with_the_server() -> None:
+    queue = Queue(0, 20.0)
+    assert queue.estimate.watched_s() == 0.0
+    queue.run(61, 10.0)
+    assert queue.estimate.watched_s() == pytest.approx(60.0)
+    queue.estimate.restart()
+    assert queue.estimate.watched_s() == 0.0
+    queue.run(2, 10.0)
+    assert queue.estimate.watched_s() == pytest.approx(1.0)

@@ -232,3 +232,14 @@ async def test_a_plan_for_a_policy_that_is_gone_is_dropped_and_asked_anew() -> N
     assert last is not None
     assert (last.plan.rung, last.request.facility) == (Rung.OPTIMAL, other)
     await cycle.close()
+
+
+def test_a_service_whose_need_is_unknown_keeps_its_power_in_the_plan() -> None:
+    (service,) = SITE.services
+    gpus = SITE.loads_of_service[service.id]
+    known = request(needs={service.id: 1_234.0})
+    assert known.forecast.needs_watts == {service.id: 1_234.0}
+    unknown = request(needs={})
+    given = sum(snapshot(SITE, START).telemetry[load.id].limit_watts or 0.0 for load in gpus)
+    assert given > sum(load.lowest.watts for load in gpus)
+    assert unknown.forecast.needs_watts == {service.id: pytest.approx(given)}

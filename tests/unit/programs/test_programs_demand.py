@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -78,3 +79,11 @@ def test_need_rises_at_once_and_falls_late():
     held = hold_up(held, 900.0, AT + 25.0, 30.0)
     assert hold_up(held, 600.0, AT + 54.0, 30.0)[0] == 900.0
     assert hold_up(held, 600.0, AT + 55.0, 30.0) == (600.0, AT + 55.0)
+
+
+def test_rates_over_seconds_move_no_power_but_a_queue_does():
+    young = replace(demand(tokens=2_800.0, offered=2_800.0, running=4.0, waiting=0.0), watched_s=3.0)
+    assert needed_watts(CHAT, GPUS, young, AT) is None
+    assert needed_watts(CHAT, GPUS, replace(young, running=0.0), AT) is None
+    assert needed_watts(CHAT, GPUS, replace(young, waiting=1.0), AT) > 880.0
+    assert needed_watts(CHAT, GPUS, replace(young, watched_s=10.0), AT) == pytest.approx(880.0, abs=0.1)

@@ -108,9 +108,9 @@ def test_the_ladder_always_covers_the_horizon(parts, age_s):
 
 
 def test_the_forecast_carries_hashprice_and_needs():
-    found = forecast_prices(PLANT, Snapshot("f", AT, hashprice=Reading(44.0, AT), needs={"chat": 1.0}))
+    found = forecast_prices(PLANT, Snapshot("f", AT, hashprice=Reading(44.0, AT)), {"chat": 1.0})
     assert (found.hashprice_per_ph_day, found.needs_watts, found.price_rung) == (44.0, {"chat": 1.0}, FIXED)
-    assert forecast_prices(PLANT, Snapshot("f", AT)).hashprice_per_ph_day == 50.0
+    assert forecast_prices(PLANT, Snapshot("f", AT), {}).hashprice_per_ph_day == 50.0
 
 
 @pytest.mark.parametrize(
