@@ -240,7 +240,7 @@ class Controller:
         facility = self.facility
         now = self._clock.now()
         rows = self._take_receipts()
-        self._needs.update(facility, self._observatory, now)
+        self._needs.update(facility, self._observatory, self._ledger, now)
         self._ready = self._ready or self._observatory.complete() or now - self._began > FIRST_READING_S
         snapshot = self._observatory.snapshot(
             now,

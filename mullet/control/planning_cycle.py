@@ -59,7 +59,7 @@ def _needs(facility: Facility, snapshot: Snapshot) -> dict[str, float]:
     return {
         service.id: snapshot.needs[service.id]
         if service.id in snapshot.needs
-        else power_kept(facility, snapshot, service)
+        else power_kept(facility.loads_of_service[service.id], snapshot.telemetry, snapshot.ledger)
         for service in facility.services
     }
 

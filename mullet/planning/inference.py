@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mullet.domain.command import CommandLedger
 from mullet.domain.facility import Facility, Service
 from mullet.domain.feeds import Cause
 from mullet.domain.load import Load, LoadKind, Steering
 from mullet.domain.plan import Setpoint
 from mullet.domain.snapshot import Snapshot
+from mullet.domain.telemetry import Telemetry
 from mullet.domain.units import format_watts
 from mullet.planning.accounting import CircuitAccount
 from mullet.planning.capacity import Capacity
@@ -62,20 +64,20 @@ def serve(
     return served
 
 
-def power_kept(facility: Facility, snapshot: Snapshot, service: Service) -> float:
-    """Return the power that a service keeps while its need is unknown: what its GPUs were given last."""
-    return sum(_kept(load, _now_watts(snapshot, load)) for load in facility.loads_of_service[service.id])
+def power_kept(loads: Iterable[Load], telemetry: Mapping[str, Telemetry], ledger: CommandLedger) -> float:
+    """Return the power that a service keeps while its need is unknown: what its GPUs, `loads`, were given last."""
+    return sum(_kept(load, _now_watts(telemetry, ledger, load)) for load in loads)
 
 
 def _kept(load: Load, now: float | None) -> float:
     return min(load.highest.watts, max(load.lowest.watts, now or load.lowest.watts))
 
 
-def _now_watts(snapshot: Snapshot, load: Load) -> float | None:
-    entry = snapshot.ledger.entry(load.id)
+def _now_watts(telemetry: Mapping[str, Telemetry], ledger: CommandLedger, load: Load) -> float | None:
+    entry = ledger.entry(load.id)
     if entry.pending and entry.command is not None:
         return entry.command.watts
-    reading = snapshot.telemetry.get(load.id)
+    reading = telemetry.get(load.id)
     return reading.limit_watts if reading is not None else None
 
 
@@ -90,7 +92,7 @@ def _serve_one(
     loads = [load for here in groups for load in here.movable]
     if not loads:
         return
-    now = {load.id: _now_watts(snapshot, load) for load in loads}
+    now = {load.id: _now_watts(snapshot.telemetry, snapshot.ledger, load) for load in loads}
     clipped = {load.id: _kept(load, now[load.id]) for load in loads}
     serving = sum(here.serving_watts for here in groups)
     need = snapshot.needs.get(service.id) if service is not None else None

@@ -434,6 +434,12 @@ def write_scenario(path: Path, **changes: Any) -> Path:
     return path
 
 
+def services_at(requests_per_s: float) -> list[dict[str, Any]]:
+    """The small scenario's services with another, steady demand."""
+    services = YAML(typ="safe", pure=True).load((DATA / "small.yaml").read_text())["services"]
+    return [{**service, "demand": [{"at": 0.0, "requests_per_s": requests_per_s}]} for service in services]
+
+
 def loads_of(requests: Iterable[dict[str, Any]]) -> set[str]:
     """The loads that requests were made to."""
     return {str(record["load"]) for record in requests}

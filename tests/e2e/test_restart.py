@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
-from kit import Daemon, Site, run_mullet, site, stays, wait_until
+from kit import Daemon, Site, run_mullet, services_at, site, stays, wait_until, write_scenario
 
 from mullet.control import record
 
@@ -24,6 +24,8 @@ pytestmark = [
 
 CONTROL_WITHIN_S = 10.0
 QUIET_S = 10.0
+CALM_PER_S = 3.0
+"""Requests per second that the GPUs serve at their lowest limits, however they happen to bunch."""
 SPIKE_PER_MWH = 900.0
 KILL_AFTER_S = (0.3, 1.7, 4.0)
 """Seconds from the news of a price spike to the kill: before, while and after commands are on their way."""
@@ -62,6 +64,8 @@ def check_record(daemon: Daemon, starts: int) -> None:
 def stay_quiet(running: Site) -> None:
     """Killed and ended while all stands as it should: nothing is asked of any device, before or after."""
     daemon = running.start()
+    daemon.wait_ready()
+    daemon.wait(lambda: daemon.status()["services"]["code"]["need_w"] is not None, 30.0, "the demand is known")
     running.wait_converged(daemon)
     hold = daemon.cli("hold", "wm-b-002", "--on", "--reason", "kept for a test", "--owner", "ops")
     mode = daemon.status()["mode"]
@@ -128,7 +132,8 @@ class Stories:
 @pytest.fixture(scope="module")
 def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stories]:
     def tell(story: Callable[[Site], None]) -> None:
-        with site(tmp_path_factory.mktemp(story.__name__)) as running:
+        folder = tmp_path_factory.mktemp(story.__name__)
+        with site(folder, write_scenario(folder / "calm.yaml", services=services_at(CALM_PER_S))) as running:
             running.order_auto()
             story(running)
 
