@@ -118,6 +118,16 @@ class PlanInterval:
     """Per circuit: power that the plan gives to the loads beneath it."""
     shadow_price_per_mwh: Mapping[str, float] = field(default_factory=dict)
     """Per circuit: what one more MWh of limit would be worth; absent where the limit does not bind."""
+    program_price_per_mwh: Mapping[str, float] = field(default_factory=dict)
+    """Per rule that binds here: what a MWh less of its demand would be worth, at least 0; absent where it does not bind.
+
+    Keys: "ramp:<circuit>", "award:<circuit>", "peak:<position of the demand charge>", "curtailment:<account>" (per MWh
+    of budget), "uptime:<account>" (per MWh that its loads draw because of it).
+    """
+    armed_watts: Mapping[str, float] = field(default_factory=dict)
+    """Per service: standing reserve that the plan keeps free for a step of its demand."""
+    adder_per_mwh: float | None = None
+    """Everything that a MWh costs here on top of the price: adders, programs, coincident peak. None: not told."""
 
 
 @dataclass(frozen=True, slots=True)
