@@ -119,7 +119,7 @@ class PlanInterval:
     shadow_price_per_mwh: Mapping[str, float] = field(default_factory=dict)
     """Per circuit: what one more MWh of limit would be worth; absent where the limit does not bind."""
     program_price_per_mwh: Mapping[str, float] = field(default_factory=dict)
-    """Per rule that binds here: what a MWh less of its demand would be worth, at least 0; absent where it does not bind.
+    """Per rule that binds here: what easing it by a MWh would be worth, at least 0; absent where it does not bind.
 
     Keys: "ramp:<circuit>", "award:<circuit>", "peak:<position of the demand charge>", "curtailment:<account>" (per MWh
     of budget), "uptime:<account>" (per MWh that its loads draw because of it).
