@@ -69,14 +69,50 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
+class PeakCharge:
+    """A charge on the facility's highest draw within [start, end) above a floor: the peak so far, or the ratchet."""
+
+    start: float
+    end: float
+    per_mw: float
+    floor_watts: float
+
+
+@dataclass(frozen=True, slots=True)
+class PowerBlock:
+    """Power bought ahead for [start, end); what is not used is sold at `sell_per_mwh`, or lost where that is None."""
+
+    start: float
+    end: float
+    watts: float
+    sell_per_mwh: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBudget:
+    """Most energy that may be held back of an account's mining within [start, end)."""
+
+    account: str
+    start: float
+    end: float
+    mwh: float
+
+
+@dataclass(frozen=True, slots=True)
 class Obligations:
-    """What the grid's programs ask of a plan."""
+    """What the grid's programs and contracts ask of a plan."""
 
     curtailments: tuple[Curtailment, ...] = ()
     price_adders: PriceCurve | None = None
+    coincident_peak: PriceCurve | None = None
+    """Expected cost of drawing a MWh because the interval may be a system peak: probability times charge."""
     reserve_watts: Mapping[str, float] = field(default_factory=dict)
     """Power to be kept droppable per circuit."""
-    peak_so_far_watts: float | None = None
+    peaks: tuple[PeakCharge, ...] = ()
+    blocks: tuple[PowerBlock, ...] = ()
+    budgets: tuple[AccountBudget, ...] = ()
+    limit_slack_per_mwh: Mapping[str, float] = field(default_factory=dict)
+    """Per circuit whose limit may give: what a MWh above it costs. All other limits are never for sale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +129,8 @@ class PlanRequest:
     """Per circuit: what must be counted besides the available loads (all beneath it)."""
     running: frozenset[str]
     """Available loads that are producing now."""
+    settled_at: Mapping[str, float] = field(default_factory=dict)
+    """Per load changed lately: when its minimum time on or off is over."""
 
 
 class Rung(StrEnum):
