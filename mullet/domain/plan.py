@@ -131,6 +131,8 @@ class PlanRequest:
     """Available loads that are producing now."""
     settled_at: Mapping[str, float] = field(default_factory=dict)
     """Per load changed lately: when its minimum time on or off is over."""
+    cycles_today: Mapping[str, int] = field(default_factory=dict)
+    """Per load stopped for money within the last day: how often."""
 
 
 class Rung(StrEnum):
@@ -166,6 +168,8 @@ class PlanInterval:
     """Per service: standing reserve that the plan keeps free for a step of its demand."""
     adder_per_mwh: float | None = None
     """Everything that a MWh costs here on top of the price: adders, programs, coincident peak. None: not told."""
+    group_watts: Mapping[str, float] = field(default_factory=dict)
+    """Per group: the most that its loads together may draw; counts do not tell where GPUs stand between two points."""
 
 
 @dataclass(frozen=True, slots=True)
