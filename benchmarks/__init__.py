@@ -1,0 +1,1 @@
+"""Figures of mullet against targets, limits and peers: `python -m benchmarks NAME`."""
