@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
 import os
 import pickle
@@ -29,6 +30,7 @@ START_LIMIT_S = 30.0
 # Solvers overshoot their limits by up to a half; the rest of the time is for the answer to travel.
 _SOLVER_SHARE = 0.6
 _LENGTH = struct.Struct(">Q")
+_TRAVELLING = tuple(field.name for field in dataclasses.fields(PlanRequest) if field.name != "facility")
 _WORDS_LIMIT = 500
 
 Target = Callable[[PlanRequest, float], Plan]
@@ -108,7 +110,7 @@ class PlannerWorker:
     """A `ports.Planner` whose solver cannot block or bring down the event loop."""
 
     def __init__(self, target: str = DEFAULT_TARGET, start_limit_s: float = START_LIMIT_S) -> None:
-        """`target` is the "module:function" that plans: (request, limit in seconds) -> Plan."""
+        """`target` is "module:name" of what plans: a function (request, limit in seconds) -> Plan, or a class of it."""
         self._target = target
         self._start_limit_s = start_limit_s
         self._child: _Child | None = None
@@ -172,14 +174,7 @@ class PlannerWorker:
         number = self._numbers
         future: asyncio.Future[Plan] = asyncio.get_running_loop().create_future()
         child.answers[number] = future
-        body = (
-            request.at,
-            request.forecast,
-            request.obligations,
-            request.available,
-            dict(request.fixed_watts),
-            request.running,
-        )
+        body = {name: getattr(request, name) for name in _TRAVELLING}
         child.send("plan", number, (body, limit_s * _SOLVER_SHARE))
         return await future
 
@@ -244,8 +239,10 @@ def _load(target: str) -> Target:
     warm_up = getattr(module, "warm_up", None)
     if warm_up is not None:
         warm_up()
-    found: Target = getattr(module, function)
-    return found
+    found = getattr(module, function)
+    # A class keeps what it learned from one request for the next.
+    plan: Target = found() if isinstance(found, type) else found
+    return plan
 
 
 def _serve(target: str) -> None:
@@ -267,7 +264,7 @@ def _serve(target: str) -> None:
         fields, limit_s = body
         assert facility is not None
         try:
-            _answer(answers, "plan", number, plan(PlanRequest(facility, *fields), limit_s))
+            _answer(answers, "plan", number, plan(PlanRequest(facility=facility, **fields), limit_s))
         except BrokenPipeError:
             return
         except Exception as error:  # noqa: BLE001  a model that fails is an answer, whatever it raised

@@ -16,7 +16,7 @@ from mullet.planning.greedy import plan_merit_order
 from mullet.planning.guard import guard
 from mullet.planning.inference import power_kept
 from mullet.planning.ladder import safe_plan, shift_plan
-from mullet.planning.positions import fixed_watts
+from mullet.planning.positions import cycles_within_day, fixed_watts
 from mullet.ports import Planner, PlanningError
 from mullet.programs.prices import forecast_prices
 
@@ -51,7 +51,30 @@ def build_request(
         available=controllable,
         fixed_watts=fixed_watts(facility, snapshot, accounts, controllable),
         running=running,
+        settled_at=_settled_at(facility, snapshot, controllable, running),
+        cycles_today={
+            load_id: used
+            for load_id in controllable
+            if (used := cycles_within_day(snapshot.ledger.entries.get(load_id), snapshot.at))
+        },
     )
+
+
+def _settled_at(
+    facility: Facility, snapshot: Snapshot, controllable: frozenset[str], running: frozenset[str]
+) -> dict[str, float]:
+    """Return, per miner changed lately, when its minimum time on or off is over."""
+    pacing = facility.pacing
+    found = {}
+    for load_id in controllable:
+        load, entry = facility.load_by_id[load_id], snapshot.ledger.entries.get(load_id)
+        if load.kind is not LoadKind.MINER or entry is None or entry.last_change_at is None:
+            continue
+        least_s = pacing.min_on_s if load_id in running else pacing.min_off_s
+        settled = entry.last_change_at + max(least_s, load.capability.min_dwell_s)
+        if settled > snapshot.at:
+            found[load_id] = settled
+    return found
 
 
 def _needs(facility: Facility, snapshot: Snapshot) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mullet.domain.feeds import PriceCurve
 from mullet.domain.load import LoadKind
@@ -48,6 +48,11 @@ class GroupFrame:
     def is_miner(self) -> bool:
         """Whether the group mines."""
         return self.item.group.kind is LoadKind.MINER
+
+    @property
+    def span_watts(self) -> float:
+        """Nominal watts between one load's lowest and highest points."""
+        return self.item.group.points[-1].watts - self.item.group.points[0].watts
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,27 +236,39 @@ def interval_of(
     shadow: Mapping[str, float] | None = None,
 ) -> PlanInterval:
     """Return the plan's interval for hull counts per mining group and watts above the lowest point per GPU group."""
+    counts: dict[int, list[int]] = {}
+    for group in made.groups:
+        if group.is_miner:
+            here = counts[group.item.number] = [0] * len(group.item.group.points)
+            levels = [*at_least[group.item.number], 0]
+            for position, k in enumerate(group.item.hull):
+                here[k] = levels[position] - levels[position + 1]
+    return replace(interval_with(made, slot, counts, granted), shadow_price_per_mwh=dict(shadow or {}))
+
+
+def interval_with(
+    made: Frame, slot: Slot, mining: Mapping[int, Sequence[int]], granted: Mapping[int, float]
+) -> PlanInterval:
+    """Return the plan's interval for loads at each point per mining group and watts above the lowest per GPU group."""
     counts: dict[str, tuple[int, ...]] = {}
     budget = {circuit.id: 0.0 for circuit in made.request.facility.circuits}
     for group in made.groups:
         points = group.item.group.points
-        here = [0] * len(points)
         if group.is_miner:
-            levels = [*at_least[group.item.number], 0]
-            for position, k in enumerate(group.item.hull):
-                here[k] = levels[position] - levels[position + 1]
+            here = list(mining[group.item.number])
             watts = sum(n * most for n, most in zip(here, group.item.most_watts, strict=True))
         else:
             extra = granted.get(group.item.number, 0.0)
-            span = points[-1].watts - points[0].watts
-            high = min(group.available, int(extra / span + 1e-9)) if span > 0.0 else 0
+            high = min(group.available, int(extra / group.span_watts + 1e-9)) if group.span_watts > 0.0 else 0
+            here = [0] * len(points)
             here[-1] += high
             here[0] += group.available - high
             watts = group.available * points[0].watts + extra
         counts[group.item.group.key] = tuple(here)
         for node in group.item.path:
             budget[node] += watts
-    return PlanInterval(slot.start, slot.end, slot.market.price_per_mwh, counts, budget, dict(shadow or {}))
+    market = slot.market
+    return PlanInterval(slot.start, slot.end, market.price_per_mwh, counts, budget, adder_per_mwh=market.adder_per_mwh)
 
 
 def plan_of(
