@@ -1,0 +1,95 @@
+"""A linear program put together from blocks of numpy arrays, without a Python loop over its coefficients."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mullet.planning.commitment.linear import LinearProgram
+
+Places = NDArray[np.int64]
+
+
+def nowhere(*shape: int) -> Places:
+    """Return places of the shape that say that there is no variable or row."""
+    return np.full(shape, -1, dtype=np.int64)
+
+
+class Assembly:
+    """Variables and rows in the order in which they are asked for, coefficients in any order.
+
+    A coefficient that happens to be 0 keeps its place, so that the pattern depends on what is asked for alone.
+    """
+
+    def __init__(self) -> None:
+        self._variables = _Sides()
+        self._rows = _Sides()
+        self._gain: list[NDArray[np.float64]] = []
+        self._whole: list[NDArray[np.bool_]] = []
+        self._blocks: list[tuple[Places, Places, NDArray[np.float64]]] = []
+
+    def variables(
+        self,
+        shape: tuple[int, ...],
+        low: ArrayLike = 0.0,
+        high: ArrayLike = np.inf,
+        gain: ArrayLike = 0.0,
+        whole: bool = False,
+    ) -> Places:
+        """Return the places of new variables; bounds and gain broadcast to the shape."""
+        places = self._variables.add(shape, low, high)
+        self._gain.append(np.broadcast_to(np.asarray(gain, dtype=np.float64), shape).ravel())
+        self._whole.append(np.full(places.size, whole))
+        return places
+
+    def rows(self, shape: tuple[int, ...], low: ArrayLike = -np.inf, high: ArrayLike = np.inf) -> Places:
+        """Return the places of new rows, without coefficients as yet; sides broadcast to the shape."""
+        return self._rows.add(shape, low, high)
+
+    def put(self, rows: Places, variables: Places, coefficients: ArrayLike) -> None:
+        """Write coefficients; the three broadcast together, and no place may be written twice."""
+        block = np.broadcast_arrays(rows, variables, np.asarray(coefficients, dtype=np.float64))
+        self._blocks.append((block[0].ravel(), block[1].ravel(), block[2].ravel()))
+
+    def program(self, constant: float = 0.0) -> LinearProgram:
+        """Return everything so far as one program, rows in order, each row's coefficients as they were written."""
+        low, high = self._variables.sides()
+        row_low, row_high = self._rows.sides()
+        empty = np.zeros(0, dtype=np.int64)
+        rows = np.concatenate([empty, *(block[0] for block in self._blocks)])
+        columns = np.concatenate([empty, *(block[1] for block in self._blocks)])
+        coefficients = np.concatenate([np.zeros(0), *(block[2] for block in self._blocks)])
+        order = np.argsort(rows, kind="stable")
+        counts = np.bincount(rows, minlength=len(row_low))
+        return LinearProgram(
+            gain=np.concatenate([np.zeros(0), *self._gain]),
+            low=low,
+            high=high,
+            whole=np.concatenate([np.zeros(0, dtype=np.bool_), *self._whole]),
+            row_low=row_low,
+            row_high=row_high,
+            starts=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)]),
+            columns=columns[order],
+            coefficients=coefficients[order],
+            constant=constant,
+        )
+
+
+class _Sides:
+    """Lower and upper sides of variables or of rows."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._low: list[NDArray[np.float64]] = []
+        self._high: list[NDArray[np.float64]] = []
+
+    def add(self, shape: tuple[int, ...], low: ArrayLike, high: ArrayLike) -> Places:
+        count = int(np.prod(shape, dtype=np.int64))
+        places = np.arange(self._count, self._count + count, dtype=np.int64).reshape(shape)
+        self._count += count
+        self._low.append(np.broadcast_to(np.asarray(low, dtype=np.float64), shape).ravel())
+        self._high.append(np.broadcast_to(np.asarray(high, dtype=np.float64), shape).ravel())
+        return places
+
+    def sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.concatenate([np.zeros(0), *self._low]), np.concatenate([np.zeros(0), *self._high])

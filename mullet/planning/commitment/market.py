@@ -1,0 +1,64 @@
+"""The grid connection in the program: energy imported and sold back, and what its peaks cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mullet.planning.commitment.assembly import Assembly, Places, nowhere
+from mullet.planning.commitment.flows import Flows
+from mullet.planning.commitment.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Market:
+    """Where the grid connection's variables stand."""
+
+    import_mw: Places
+    sold_mw: Places
+    peaks_mw: Places
+    rows: dict[str, Places]
+
+
+def add_market(assembly: Assembly, problem: Problem, flows: Flows) -> Market:
+    """Add import, power bought at the market's price, power bought ahead and left, and billed peaks.
+
+    What was bought ahead and is left is sold where it has a price and is lost where it has none; in both cases what is
+    used of it costs nothing more.
+    """
+    site, hours, steps = problem.site, problem.grid.hours, problem.grid.count
+    cost = (site.price_per_mwh + site.adder_per_mwh + site.coincident_per_mwh) * hours
+    imported = assembly.variables((steps,))
+    bought = assembly.variables((steps,), gain=-cost)
+    resale = site.sell_per_mwh * hours if site.sell_per_mwh is not None else 0.0
+    left = assembly.variables((steps,), 0.0, site.ppa_mw, resale)
+    energy = assembly.rows((steps,), site.fixed_mw, site.fixed_mw)
+    assembly.put(energy, imported, 1.0)
+    for node, circuit in enumerate(problem.circuits):
+        if circuit.parent < 0:
+            flow = flows.mean(node)
+            assembly.put(energy, flow.places, -flow.share)
+    balance = assembly.rows((steps,), -site.ppa_mw, -site.ppa_mw)
+    assembly.put(balance, bought, 1.0)
+    assembly.put(balance, imported, -1.0)
+    assembly.put(balance, left, -1.0)
+    peaks, peak_rows = _add_peaks(assembly, problem, imported)
+    sold = left if site.sell_per_mwh is not None else nowhere(steps)
+    return Market(imported, sold, peaks, {"energy": energy, "bought": balance, "peak": peak_rows})
+
+
+def _add_peaks(assembly: Assembly, problem: Problem, imported: Places) -> tuple[Places, Places]:
+    charges, steps = problem.site.demand_charges, problem.grid.count
+    if not charges:
+        return nowhere(0), nowhere(0, steps)
+    peaks = assembly.variables((len(charges),), gain=[-charge.per_mw for charge in charges])
+    at = np.arange(steps)
+    low = np.full((len(charges), steps), -np.inf)
+    for number, charge in enumerate(charges):
+        # Rows outside the window stay, and say nothing: the month's end moves along the grid, the pattern does not.
+        low[number, (at >= charge.first) & (at < charge.last)] = -charge.floor_mw
+    rows = assembly.rows((len(charges), steps), low)
+    assembly.put(rows, peaks[:, np.newaxis], 1.0)
+    assembly.put(rows, imported, -1.0)
+    return peaks, rows
