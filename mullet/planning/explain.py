@@ -15,7 +15,7 @@ from mullet.domain.plan import Plan, PlanInterval, PlanRequest, Rung
 from mullet.domain.units import SECONDS_PER_HOUR, WATTS_PER_MW
 from mullet.planning.accounting import lowest_ceiling
 from mullet.planning.index import index_of
-from mullet.planning.worth import GroupWorth, group_watts, group_worth
+from mullet.planning.worth import GroupWorth, Room, group_watts, group_worth
 
 CIRCUIT = "circuit"
 _LEAST_WORTH_PER_MWH = 1e-6
@@ -122,6 +122,7 @@ class Explanation:
 
 def explain(plan: Plan, facility: Facility, conditions: Conditions) -> Explanation:
     """Return why `plan` is as it is; `conditions.at` says which of its intervals is the present one."""
+    at, hashprice, rooms = conditions.at, conditions.hashprice_per_ph_day, _rooms(plan, facility, conditions)
     return Explanation(
         facility=facility.id,
         currency=facility.currency,
@@ -129,7 +130,7 @@ def explain(plan: Plan, facility: Facility, conditions: Conditions) -> Explanati
         rung=plan.rung,
         certificate=certificate(plan),
         bindings=bindings(plan, facility, conditions),
-        groups=tuple(explain_group(plan, facility, conditions, group.key) for group in plan.groups),
+        groups=tuple(group_worth(plan, facility, group.key, at, hashprice, rooms) for group in plan.groups),
         armed=_armed(plan, facility),
         stretches=tuple(_stretches(plan, facility, conditions)),
     )
@@ -141,9 +142,27 @@ def explain_group(plan: Plan, facility: Facility, conditions: Conditions, key: s
     Raises:
         KeyError: the plan has no such group.
     """
-    limits = {node: ceiling(facility.circuit_by_id[node], conditions, conditions.at) for node in facility.circuit_by_id}
-    watts_now = {node: limit for node, (limit, _) in limits.items()}
-    return group_worth(plan, facility, key, conditions.at, conditions.hashprice_per_ph_day, watts_now)
+    return group_worth(
+        plan, facility, key, conditions.at, conditions.hashprice_per_ph_day, _rooms(plan, facility, conditions)
+    )
+
+
+def _rooms(plan: Plan, facility: Facility, conditions: Conditions) -> dict[str, Room]:
+    """Return each circuit's limit now and what the plan may draw there, auxiliaries and what is fixed counted."""
+    drawn = {node: conditions.fixed_watts.get(node, 0.0) for node in facility.circuit_by_id}
+    interval = plan.interval_at(conditions.at) or plan.intervals[0]
+    watts = group_watts(interval, facility)
+    for item in index_of(facility).groups:
+        for node, factor in zip(item.path, item.factors, strict=True):
+            drawn[node] += watts.get(item.group.key, 0.0) * factor
+    armed_beneath = _service_paths(facility)
+    for service, armed in interval.armed_watts.items():
+        for node in armed_beneath(service):
+            drawn[node] += armed
+    return {
+        node: Room(ceiling(circuit, conditions, conditions.at)[0], drawn[node])
+        for node, circuit in facility.circuit_by_id.items()
+    }
 
 
 def certificate(plan: Plan) -> Certificate:

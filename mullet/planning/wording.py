@@ -105,6 +105,8 @@ def switch_words(switch: Switch, currency: str, up: bool) -> str:
             if up
             else f"{way}: stays on at a loss; {_WAITS}"
         )
+    if held == DEMAND:
+        return f"{way}: follows demand, no price bends it"
     if not held.startswith(f"{CIRCUIT}:"):
         return f"{way}: {_loads(switch.loads)} would pay; {_program(held)}"
     node = held.partition(":")[2]
@@ -118,6 +120,9 @@ def switch_words(switch: Switch, currency: str, up: bool) -> str:
 def group_words(worth: GroupWorth, currency: str) -> Iterator[str]:
     """Yield what the group's loads earn, when they change next, and what would change them now."""
     for step in worth.steps if worth.kind is LoadKind.MINER else worth.steps[-1:]:
+        if worth.kind is LoadKind.GPU and step.margin_per_hour < 0.0:
+            yield f"{step.point_to}: {step.loads} of {worth.loads} loads; power follows demand, no price bends it"
+            continue
         side = "above" if step.margin_per_mwh >= 0.0 else "below"
         yield (
             f"{step.point_to}: {step.loads} of {worth.loads} loads; breaks even at {step.break_even_per_mwh:.2f} "

@@ -53,7 +53,7 @@ class Change:
     """By how much the group's power changes."""
     price_per_mwh: float
     because: str
-    """"price", "circuit:<id>", the key of a program, or "demand" (GPUs), or "start": start-up cost, minimum times, pacing."""
+    """"price", "circuit:<id>", the key of a program, "demand" (GPUs), or "start": what a start costs, minimum times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,14 @@ class GroupWorth:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """A circuit's limit now, and the most that the plan may draw there, everything counted."""
+
+    limit_watts: float
+    drawn_watts: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Terms:
     """What a step of one group is judged by in one interval."""
 
@@ -113,9 +121,9 @@ def group_worth(
     key: str,
     at: float,
     hashprice_per_ph_day: float,
-    limits_watts: Mapping[str, float],
+    rooms: Mapping[str, Room],
 ) -> GroupWorth:
-    """Return what the group called `key` is worth at `at`; `limits_watts` are the circuits' limits then.
+    """Return what the group called `key` is worth at `at`; `rooms` are the circuits above it then.
 
     Raises:
         KeyError: the plan has no such group, or the facility does not know it.
@@ -130,7 +138,7 @@ def group_worth(
     hull = item.hull
     at_least = [sum(counts[k:]) for k in hull]
     steps = tuple(_step(group, hull[k - 1], hull[k], at_least[k], terms) for k in range(1, len(hull)))
-    more = _more(item, interval, at_least, steps, limits_watts)
+    more = _more(item, interval, at_least, steps, rooms)
     return GroupWorth(
         key=key,
         kind=group.kind,
@@ -142,14 +150,14 @@ def group_worth(
         steps=steps,
         next_change=_next_change(plan, facility, item, position, hashprice_per_ph_day),
         more=more,
-        less=_less(interval, at_least, steps),
+        less=_less(group.kind, at_least, steps),
     )
 
 
 def group_watts(interval: PlanInterval, facility: Facility) -> dict[str, float]:
     """Return the most that each group's loads together may draw in the interval.
 
-    Where the plan does not tell, miners are counted at their points, and GPUs share what the grid connection's budget
+    Where the plan does not tell, miners are counted at their points, and GPUs share what the budget of their circuit
     leaves in proportion to what they may draw above their lowest points.
     """
     items = {item.group.key: item for item in index_of(facility).groups if item.group.key in interval.counts}
@@ -157,14 +165,18 @@ def group_watts(interval: PlanInterval, facility: Facility) -> dict[str, float]:
         key: sum(n * watts for n, watts in zip(interval.counts[key], item.most_watts, strict=True))
         for key, item in items.items()
     }
-    gpus = [key for key, item in items.items() if item.group.kind is LoadKind.GPU]
-    for key in gpus:
-        found[key] = sum(interval.counts[key]) * items[key].most_watts[0]
-    spans = {k: sum(interval.counts[k]) * (items[k].most_watts[-1] - items[k].most_watts[0]) for k in gpus}
-    left = interval.budget_watts.get(facility.root.id, 0.0) - sum(found.values())
-    share = min(1.0, max(0.0, left / sum(spans.values()))) if sum(spans.values()) > 0.0 else 0.0
-    for key in gpus:
-        found[key] += share * spans[key]
+    for node in sorted({item.group.circuit for item in items.values()}, key=lambda node: -len(facility.path(node))):
+        gpus = [key for key, item in items.items() if item.group.circuit == node and item.group.kind is LoadKind.GPU]
+        for key in gpus:
+            found[key] = sum(interval.counts[key]) * items[key].most_watts[0]
+        spans = {k: sum(interval.counts[k]) * (items[k].most_watts[-1] - items[k].most_watts[0]) for k in gpus}
+        span = sum(spans.values())
+        left = interval.budget_watts.get(node, 0.0) - sum(
+            found[key] for key, item in items.items() if node in item.path
+        )
+        share = min(1.0, max(0.0, left / span)) if span > 0.0 else 0.0
+        for key in gpus:
+            found[key] += share * spans[key]
     return {key: interval.group_watts.get(key, watts) for key, watts in found.items()}
 
 
@@ -201,7 +213,7 @@ def _more(
     interval: PlanInterval,
     at_least: Sequence[int],
     steps: Sequence[StepWorth],
-    limits_watts: Mapping[str, float],
+    rooms: Mapping[str, Room],
 ) -> Switch | None:
     """Return what would move the next load up: the limit or rule that holds it, or the price at which it pays."""
     for k, step in enumerate(steps, start=1):
@@ -211,15 +223,14 @@ def _more(
         if step.margin_per_mwh <= 0.0 and item.group.kind is LoadKind.MINER:
             price, hashprice = step.break_even_per_mwh, step.break_even_hashprice
             return Switch(step.point_from, step.point_to, waiting, price, hashprice, None)
-        node = _dearest(interval, item.path)
+        watts = item.most_watts[item.hull[k]] - item.most_watts[item.hull[k - 1]]
+        node = _holder(item, interval, watts, rooms)
         if node is None:
             if item.group.kind is LoadKind.GPU:
                 return None
             held = _program(interval, item.path) or START
             return Switch(step.point_from, step.point_to, waiting, None, None, held)
-        factor = item.factors[item.path.index(node)]
-        one = (item.most_watts[item.hull[k]] - item.most_watts[item.hull[k - 1]]) * factor
-        limit = limits_watts.get(node)
+        one, room = watts * item.factors[item.path.index(node)], rooms.get(node)
         return Switch(
             step.point_from,
             step.point_to,
@@ -227,21 +238,32 @@ def _more(
             None,
             None,
             f"circuit:{node}",
-            limit,
-            None if limit is None else limit + one,
-            None if limit is None else limit + one * waiting,
+            None if room is None else room.limit_watts,
+            None if room is None else max(room.limit_watts, room.drawn_watts + one),
+            None if room is None else max(room.limit_watts, room.drawn_watts + one * waiting),
         )
     return None
 
 
-def _less(interval: PlanInterval, at_least: Sequence[int], steps: Sequence[StepWorth]) -> Switch | None:
+def _holder(item: GroupIndex, interval: PlanInterval, watts: float, rooms: Mapping[str, Room]) -> str | None:
+    """Return the circuit that has no room for `watts` more: one that has a price, else the first that is full."""
+    # A limit may be full and yet have no price here: an earlier or later interval may bear it for both.
+    full = [
+        node
+        for node, factor in zip(item.path, item.factors, strict=True)
+        if (room := rooms.get(node)) is not None and room.drawn_watts + watts * factor > room.limit_watts
+    ]
+    return _dearest(interval, item.path) or next(iter(full), None)
+
+
+def _less(kind: LoadKind, at_least: Sequence[int], steps: Sequence[StepWorth]) -> Switch | None:
     """Return what would move the next load down: the price above which its highest step earns nothing."""
     for k in range(len(steps), 0, -1):
         step = steps[k - 1]
         standing = at_least[k] - (at_least[k + 1] if k < len(steps) else 0)
         if standing <= 0:
             continue
-        held = START if step.margin_per_mwh < 0.0 else None
+        held = None if step.margin_per_mwh >= 0.0 else START if kind is LoadKind.MINER else DEMAND
         price, hashprice = (step.break_even_per_mwh, step.break_even_hashprice) if held is None else (None, None)
         return Switch(step.point_to, step.point_from, standing, price, hashprice, held)
     return None
