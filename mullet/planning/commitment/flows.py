@@ -148,6 +148,15 @@ class Flows:
             return None
         return self._flow("mining", node) if here.pools else self._managed_mean(node)
 
+    def highest_mean_mw(self) -> NDArray[np.float64]:
+        """Return (T,) the expected power of everything at its highest, auxiliaries and cooling included."""
+        total = np.zeros(self._steps)
+        for node, circuit in enumerate(self._circuits):
+            managed = self._highest(node, mean=True)
+            own = managed if circuit.parent < 0 else 0.0
+            total += own + circuit.follow * managed + cooling_mw(circuit.cooling, np.full(self._steps, managed))
+        return total
+
     def _managed(self, node: int) -> Flow:
         factor = self._beneath[node].factors.common
         if self._beneath[node].cooled or not factor:

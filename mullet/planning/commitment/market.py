@@ -43,9 +43,28 @@ def add_market(assembly: Assembly, problem: Problem, flows: Flows) -> Market:
     assembly.put(balance, bought, 1.0)
     assembly.put(balance, imported, -1.0)
     assembly.put(balance, left, -1.0)
+    left_cap = _add_left_cap(assembly, problem, flows, imported, left)
     peaks, peak_rows = _add_peaks(assembly, problem, imported)
     sold = left if site.sell_per_mwh is not None else nowhere(steps)
-    return Market(imported, sold, peaks, {"energy": energy, "bought": balance, "peak": peak_rows})
+    rows = {"energy": energy, "bought": balance, "left_cap": left_cap, "peak": peak_rows}
+    return Market(imported, sold, peaks, rows)
+
+
+def _add_left_cap(assembly: Assembly, problem: Problem, flows: Flows, imported: Places, left: Places) -> Places:
+    """Bound what is left by the chord over import of max(0, bought ahead - import).
+
+    Nobody may buy at a price below 0 and leave what he bought ahead; the chord is as near to that as a convex program
+    gets, and exact where fixed draws alone use up what was bought ahead.
+    """
+    site = problem.site
+    least, most = site.fixed_mw, site.fixed_mw + flows.highest_mean_mw()
+    left_most, left_least = np.maximum(0.0, site.ppa_mw - least), np.maximum(0.0, site.ppa_mw - most)
+    wide = most > least
+    fall = np.where(wide, (left_most - left_least) / np.where(wide, most - least, 1.0), 0.0)
+    rows = assembly.rows((problem.grid.count,), -np.inf, left_most + fall * least)
+    assembly.put(rows, left, 1.0)
+    assembly.put(rows, imported, fall)
+    return rows
 
 
 def _add_peaks(assembly: Assembly, problem: Problem, imported: Places) -> tuple[Places, Places]:

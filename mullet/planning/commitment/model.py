@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,3 +43,5 @@ class Model:
     """(demand charges,) Billed peak above the floor."""
     rows: Mapping[str, Places]
     """Per family, the rows that state it, in an array whose shape the builder documents."""
+    slacks: Mapping[str, Places] = field(default_factory=dict)
+    """Per family of rows that may give, the variables by which they do, shaped like the rows; -1 where one is hard."""
