@@ -6,7 +6,9 @@ loads draw about 100 MW. They describe no device and no place.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +33,18 @@ from mullet.planning.commitment.problem import (
 )
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 STEP_S = 300.0
 _HOUR = 12
 _ELASTIC = 2e4
 _RESERVE = 3e3
 
 GRIDS = {
-    "nu40": ((12, 1), (12, 3), (16, 15)),
     "nu64": ((24, 1), (24, 3), (16, 12)),
     "nu88": ((24, 1), (24, 3), (40, 12)),
     "day": ((288, 1),),
 }
-"""(number of steps, length of each in 5-minute steps); nu88 is 48 h, the others are 24 h (nu40: 64 h)."""
+"""(number of steps, length of each in 5-minute steps); nu88 is 48 h, the others 24 h."""
 
 # Power and hashrate of each point above sleep, as shares of a load's own nominal ones.
 _PROFILES = (
@@ -76,13 +78,13 @@ class Rig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """Where the mining groups stand; counts need not be whole where a relaxed plan is followed."""
+    """Where the mining groups stand."""
 
-    at_least: tuple[Floats, ...]
+    at_least: tuple[Ints, ...]
     """Per group (M,): loads at or above each step."""
-    started: tuple[tuple[tuple[float, float], ...], ...]
+    started: tuple[tuple[tuple[float, int], ...], ...]
     """Per group: (seconds for which they must go on running, loads)."""
-    stopped: tuple[tuple[tuple[float, float], ...], ...]
+    stopped: tuple[tuple[tuple[float, int], ...], ...]
     """Per group: (seconds for which they must go on resting, loads)."""
     peak_mw: float
 
@@ -114,10 +116,10 @@ class Scene:
     def start(self) -> State:
         """Return a state in which most loads run at their second point."""
         levels = tuple(
-            np.asarray([np.floor(rig.count * share) for share in (0.9, 0.8, 0.1, 0.05)[: len(rig.mean_mw)]])
+            np.array([int(rig.count * share) for share in (0.9, 0.8, 0.1, 0.05)[: len(rig.mean_mw)]])
             for rig in self.rigs
         )
-        nothing: tuple[tuple[tuple[float, float], ...], ...] = tuple(() for _ in self.rigs)
+        nothing: tuple[tuple[tuple[float, int], ...], ...] = tuple(() for _ in self.rigs)
         return State(levels, nothing, nothing, 0.85 * self.nominal_mw)
 
     def problem(self, at: int, grid: str, state: State) -> Problem:
@@ -157,11 +159,12 @@ class Scene:
 
     def _mining(self, span: _Span, starts_s: Floats, state: State, number: int) -> Mining:
         rig = self.rigs[number]
-        least, most = np.zeros(span.count), np.full(span.count, float(rig.count))
+        least = np.zeros(span.count, dtype=np.int64)
+        most = np.full(span.count, rig.count)
         for left_s, loads in state.started[number]:
-            least += np.where(starts_s < left_s, loads, 0.0)
+            least += np.where(starts_s < left_s, loads, 0)
         for left_s, loads in state.stopped[number]:
-            most -= np.where(starts_s < left_s, loads, 0.0)
+            most -= np.where(starts_s < left_s, loads, 0)
         lost = self.earned_per_th_hour * rig.th_per_s[0] * rig.start_up_s / 3_600.0
         energy = rig.mean_mw[0] * rig.start_up_s / 3_600.0 * 30.0
         limits = (StartLimit(0, span.count, 1.5 * rig.count),) if number % 10 == 0 else ()
@@ -173,11 +176,11 @@ class Scene:
             mean_mw=rig.mean_mw,
             th_per_s=rig.th_per_s,
             start_cost=np.full(span.count, lost + energy + rig.wear),
-            running=state.at_least[number],  # type: ignore[arg-type]  # relaxed counts: only grids and solvers differ
+            running=state.at_least[number],
             min_on_s=rig.min_on_s,
             min_off_s=rig.min_off_s,
-            least_on=least,  # type: ignore[arg-type]
-            most_on=most,  # type: ignore[arg-type]
+            least_on=least,
+            most_on=most,
             start_limits=limits,
             account=rig.account,
         )
@@ -234,19 +237,18 @@ class Scene:
         step = 0.25 * self.nominal_mw * np.concatenate([[1.0], span.lengths[:-1].astype(float)])
         return (Ramp(0, step, step, now, now, _ELASTIC),)
 
-    def advance(self, at: int, state: State, at_least: list[Floats], import_mw: float) -> State:
+    def advance(self, state: State, at_least: tuple[Ints, ...], import_mw: float) -> State:
         """Return the state one 5-minute step on, after standing at `at_least` (per group, (M,)) during it."""
-        del at
         started, stopped = [], []
         for rig, before, now, on, off in zip(
             self.rigs, state.at_least, at_least, state.started, state.stopped, strict=True
         ):
-            more = float(now[0] - before[0])
+            more = int(now[0] - before[0])
             left_on = [(s - STEP_S, n) for s, n in on] + [(rig.min_on_s - STEP_S, more)]
             left_off = [(s - STEP_S, n) for s, n in off] + [(rig.min_off_s - STEP_S, -more)]
-            started.append(tuple((s, n) for s, n in left_on if s > 1e-6 and n > 1e-7))
-            stopped.append(tuple((s, n) for s, n in left_off if s > 1e-6 and n > 1e-7))
-        return State(tuple(at_least), tuple(started), tuple(stopped), max(state.peak_mw, import_mw))
+            started.append(tuple((s, n) for s, n in left_on if s > 1e-6 and n > 0))
+            stopped.append(tuple((s, n) for s, n in left_off if s > 1e-6 and n > 0))
+        return State(at_least, tuple(started), tuple(stopped), max(state.peak_mw, import_mw))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,7 +284,7 @@ def make_scene(groups: int, loads: int, days: int, seed: int, price: Floats | No
     sizes[int(np.argmax(sizes))] += loads - int(sizes.sum())
     rigs = []
     for number in range(groups):
-        kind = 4 if draw.random() < 0.2 else int(draw.integers(0, 4))
+        kind = 4 if draw.random() < 0.1 else int(draw.integers(0, 4))
         shares = np.array(_PROFILES[kind])
         model = int(draw.integers(0, 4))
         watts = _WATTS[model] * shares[:, 0]
@@ -346,3 +348,9 @@ def _wired(
         earned_per_th_hour=50.0 / 24.0 / 1e3,
         events=events,
     )
+
+
+def instance(options: Mapping[str, Any]) -> Problem:
+    """Return the problem at the beginning of a scene; options: groups, loads, seed, grid."""
+    scene = make_scene(options["groups"], options["loads"], 3, options["seed"])
+    return scene.problem(0, options["grid"], scene.start())
