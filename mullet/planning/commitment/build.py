@@ -3,11 +3,11 @@
 Families of `Model.rows` (T steps, G groups, C circuits; -1 where a row is not needed):
 
 ======================  ====================================================================================
-order                   (sum over groups of max(0, M - 1), T), groups in order: loads at a step, less the next
+order                   (G, largest M - 1, T) loads at a step, less those at the next
 start, min_on, min_off  (G, T)
-start_limit             (limits of all groups,)
-serve                   (services, T) in thousands of tokens/s
-active                  (segments of all pools, T)
+start_limit             (G, most limits of one group)
+demand, serve           (services, T) demand in thousands of tokens/s; what is served of it and what pools make
+segment                 (pools, largest S, T)
 circuit                 (C, T) balance of the most power
 slack                   (C, T) limits that have a price; a hard limit is the bound of `circuit_mw`
 mean, managed,          (C, T) balances of further flows, where they need variables of their own
@@ -21,11 +21,11 @@ award                   (awards, T)
 ramp_up, ramp_down      (ramps, T)
 account_mw,             (accounts, T) balances of what budgets count, where there are budgets
 account_running
-curtailment, uptime     (budgets of all accounts,)
+curtailment, uptime     (accounts, most budgets of one account)
 ======================  ====================================================================================
 
 Families of `Model.slacks`: slack (C, T), award (awards, T), ramp (ramps, T; both ways), curtailment and uptime
-(budgets of all accounts,).
+(accounts, most budgets of one account).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def build(problem: Problem) -> Model:
     promises = add_promises(assembly, problem, flows, clusters.at_least)
     return Model(
         problem=problem,
-        program=assembly.program(services.value),
+        program=assembly.program(),
         at_least=clusters.at_least,
         starts=clusters.starts,
         circuit_mw=flows.circuit_mw,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,19 +35,17 @@ def add_clusters(assembly: Assembly, problem: Problem) -> Clusters:
     steps = grid.count
     at_least: list[Places] = []
     starts: list[Places] = []
-    order: list[Places] = []
+    order = nowhere(len(problem.mining), max((max(0, len(g.most_mw) - 1) for g in problem.mining), default=0), steps)
+    start_limit = nowhere(len(problem.mining), max((len(g.start_limits) for g in problem.mining), default=0))
     start, min_on, min_off = (nowhere(len(problem.mining), steps) for _ in range(3))
-    start_limit: list[int] = []
     windows = _Windows(grid)
     hour_value = grid.hours * problem.site.earned_per_th_hour
     for number, group in enumerate(problem.mining):
         levels = len(group.most_mw)
         counts = _counts(assembly, group, hour_value)
         at_least.append(counts)
-        order.append(nowhere(max(0, levels - 1), steps))
         if not levels:
             starts.append(nowhere(steps))
-            start_limit += [-1] * len(group.start_limits)
             continue
         begun = assembly.variables((steps,), 0.0, group.count, -group.start_cost, whole=True)
         starts.append(begun)
@@ -56,18 +53,18 @@ def add_clusters(assembly: Assembly, problem: Problem) -> Clusters:
             rows = assembly.rows((levels - 1, steps), 0.0)
             assembly.put(rows, counts[:-1], 1.0)
             assembly.put(rows, counts[1:], -1.0)
-            order[-1] = rows
+            order[number, : levels - 1] = rows
         running = counts[0]
         start[number] = _start_rows(assembly, running, begun, int(group.running[0]))
         min_on[number] = _min_on_rows(assembly, windows, group.min_on_s, running, begun)
         min_off[number] = _min_off_rows(assembly, windows, group, running, begun)
-        start_limit += _start_limit_rows(assembly, group, begun)
+        start_limit[number, : len(group.start_limits)] = _start_limit_rows(assembly, group, begun)
     rows_of = {
-        "order": np.concatenate([nowhere(0, steps), *order]),
+        "order": order,
         "start": start,
         "min_on": min_on,
         "min_off": min_off,
-        "start_limit": np.array(start_limit, dtype=np.int64),
+        "start_limit": start_limit,
     }
     return Clusters(tuple(at_least), tuple(starts), rows_of)
 
@@ -123,14 +120,12 @@ def _min_off_rows(assembly: Assembly, windows: _Windows, group: Mining, running:
     return places
 
 
-def _start_limit_rows(assembly: Assembly, group: Mining, begun: Places) -> Sequence[int]:
-    if not group.start_limits:
-        return []
+def _start_limit_rows(assembly: Assembly, group: Mining, begun: Places) -> Places:
     rows = assembly.rows((len(group.start_limits),), -np.inf, [limit.most for limit in group.start_limits])
     for row, limit in zip(rows, group.start_limits, strict=True):
         # Steps outside keep a coefficient of 0: a day's end moves along the grid, the pattern does not.
         assembly.put(row, begun, inside(len(begun), limit.first, limit.last))
-    return [int(row) for row in rows]
+    return rows
 
 
 def inside(steps: int, first: int, last: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 from mullet.planning.commitment.assembly import Assembly, Places, nowhere
 from mullet.planning.commitment.clusters import inside
 from mullet.planning.commitment.flows import Flow, Flows
-from mullet.planning.commitment.problem import Budget, Floats, Problem, Ramp
+from mullet.planning.commitment.problem import Floats, Problem, Ramp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,9 +25,11 @@ def add_promises(assembly: Assembly, problem: Problem, flows: Flows, at_least: t
     """Add awards, ramps and the accounts' budgets, each with a slack where missing it has a price."""
     awards, award_slack = _add_awards(assembly, problem, flows)
     ramp_up, ramp_down, ramp_slack = _add_ramps(assembly, problem, flows)
-    rows = {"award": awards, "ramp_up": ramp_up, "ramp_down": ramp_down}
-    slacks = {"award": award_slack, "ramp": ramp_slack}
-    return Promises(*_add_accounts(assembly, problem, at_least, rows, slacks))
+    accounts = _add_accounts(assembly, problem, at_least)
+    return Promises(
+        {"award": awards, "ramp_up": ramp_up, "ramp_down": ramp_down, **accounts.rows},
+        {"award": award_slack, "ramp": ramp_slack, **accounts.slacks},
+    )
 
 
 def _add_awards(assembly: Assembly, problem: Problem, flows: Flows) -> tuple[Places, Places]:
@@ -66,60 +68,49 @@ def _ramp_sides(ramp: Ramp) -> tuple[Floats, Floats]:
     return high, low
 
 
-def _add_accounts(
-    assembly: Assembly,
-    problem: Problem,
-    at_least: tuple[Places, ...],
-    rows: dict[str, Places],
-    slacks: dict[str, Places],
-) -> tuple[dict[str, Places], dict[str, Places]]:
-    steps, hours = problem.grid.count, problem.grid.hours
-    powers, runs = nowhere(len(problem.accounts), steps), nowhere(len(problem.accounts), steps)
-    curtailment: list[tuple[int, int]] = []
-    uptime: list[tuple[int, int]] = []
-    for number, account in enumerate(problem.accounts):
+def _add_accounts(assembly: Assembly, problem: Problem, at_least: tuple[Places, ...]) -> Promises:
+    steps, hours, accounts = problem.grid.count, problem.grid.hours, problem.accounts
+    powers, runs = nowhere(len(accounts), steps), nowhere(len(accounts), steps)
+    curtailment = nowhere(len(accounts), max((len(account.curtailment) for account in accounts), default=0))
+    uptime = nowhere(len(accounts), max((len(account.uptime) for account in accounts), default=0))
+    held_slack, run_slack = nowhere(*curtailment.shape), nowhere(*uptime.shape)
+    for number, account in enumerate(accounts):
         owned = [place for place, group in enumerate(problem.mining) if group.account == number]
         if account.curtailment:
             mean = [problem.mining[place].mean_mw for place in owned]
             highest = sum(problem.mining[place].count * float(np.sum(problem.mining[place].mean_mw)) for place in owned)
             power, powers[number] = _sum(assembly, steps, [at_least[place] for place in owned], mean)
-            for budget in account.curtailment:
+            for place, budget in enumerate(account.curtailment):
                 counted = hours * inside(steps, budget.first, budget.last)
-                least = float(np.sum(counted)) * highest - budget.amount
-                curtailment.append(_add_budget(assembly, power, counted, least, budget))
+                row = assembly.rows((1,), -np.inf, budget.amount - float(np.sum(counted)) * highest)
+                assembly.put(row, power, -counted)
+                curtailment[number, place] = row[0]
+                held_slack[number, place] = _slack(assembly, row, -1.0, budget.slack_price, np.ones(1))[0]
         if account.uptime:
             running = [at_least[place][:1] for place in owned]
             run, runs[number] = _sum(assembly, steps, running, [np.ones(len(first)) for first in running])
-            for budget in account.uptime:
-                counted = hours * inside(steps, budget.first, budget.last)
-                uptime.append(_add_budget(assembly, run, counted, budget.amount, budget))
-    made_rows, made_slacks = {}, {}
-    for family, pairs in (("curtailment", curtailment), ("uptime", uptime)):
-        both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        made_rows[family], made_slacks[family] = both[:, 0], both[:, 1]
-    made_rows |= {"account_mw": powers, "account_running": runs}
-    return {**rows, **made_rows}, {**slacks, **made_slacks}
+            for place, budget in enumerate(account.uptime):
+                row = assembly.rows((1,), budget.amount)
+                assembly.put(row, run, hours * inside(steps, budget.first, budget.last))
+                uptime[number, place] = row[0]
+                run_slack[number, place] = _slack(assembly, row, 1.0, budget.slack_price, np.ones(1))[0]
+    rows = {"account_mw": powers, "account_running": runs, "curtailment": curtailment, "uptime": uptime}
+    return Promises(rows, {"curtailment": held_slack, "uptime": run_slack})
 
 
 def _sum(
     assembly: Assembly, steps: int, variables: Iterable[Places], weights: Iterable[Floats]
 ) -> tuple[Places, Places]:
-    """Add a variable per step that is the weighted sum of others: budgets then need few coefficients each."""
+    """Add a variable per step that is the weighted sum of others: budgets then need few coefficients each.
+
+    A budget writes all steps, 0 outside its own: a day's end moves along the grid, the pattern does not.
+    """
     total = assembly.variables((steps,))
     rows = assembly.rows((steps,), 0.0, 0.0)
     assembly.put(rows, total, 1.0)
     for places, weight in zip(variables, weights, strict=True):
         assembly.put(rows, places, -weight[:, np.newaxis])
     return total, rows
-
-
-def _add_budget(
-    assembly: Assembly, variables: Places, counted: Floats, least: float, budget: Budget
-) -> tuple[int, int]:
-    # Steps outside keep a coefficient of 0: a day's end moves along the grid, the pattern does not.
-    rows = assembly.rows((1,), least)
-    assembly.put(rows, variables, counted)
-    return int(rows[0]), int(_slack(assembly, rows, 1.0, budget.slack_price, np.ones(1))[0])
 
 
 def _put(assembly: Assembly, rows: Places, flow: Flow | None, times: float) -> None:

@@ -26,8 +26,6 @@ class Services:
     """Per service (tiers, T), thousands of tokens/s."""
     sources: tuple[Source, ...]
     rows: dict[str, Places]
-    value: float
-    """What serving all demand would earn; what goes unserved is taken off it."""
 
 
 def add_services(assembly: Assembly, problem: Problem) -> Services:
@@ -37,41 +35,44 @@ def add_services(assembly: Assembly, problem: Problem) -> Services:
     throughput of n GPUs at P is n times that of one at P / n, without whole variables.
     """
     steps = problem.grid.count
+    mtokens = problem.grid.hours * MTOKENS_PER_THOUSAND_HOUR
+    pools = [pool for service in problem.inference for pool in service.pools]
     active: list[Places] = []
     segments: list[Places] = []
     unserved: list[Places] = []
     sources: list[Source] = []
-    active_rows: list[Places] = []
-    serve = nowhere(len(problem.inference), steps)
-    value = 0.0
+    demand, serve = (nowhere(len(problem.inference), steps) for _ in range(2))
+    segment = nowhere(len(pools), max((len(pool.segment_mw) for pool in pools), default=0), steps)
     for number, service in enumerate(problem.inference):
-        demand = service.demand_tokens_per_s / 1e3
-        mtokens = problem.grid.hours * MTOKENS_PER_THOUSAND_HOUR
-        value += service.value_per_mtoken * float(demand @ mtokens)
+        demanded = service.demand_tokens_per_s / 1e3
+        served = assembly.variables((steps,), gain=service.value_per_mtoken * mtokens)
+        demand[number] = assembly.rows((steps,), demanded, demanded)
+        assembly.put(demand[number], served, 1.0)
+        unserved.append(_unserved(assembly, service, demand[number], mtokens))
         # More than demand is made only where GPUs at their lowest limits make it: no price is low enough for waste.
         surplus = sum(pool.base_tokens_per_s * pool.count for pool in service.pools) / 1e3
-        serve[number] = assembly.rows((steps,), demand, demand + surplus)
+        serve[number] = assembly.rows((steps,), 0.0, surplus)
+        assembly.put(serve[number], served, -1.0)
         for pool in service.pools:
             gpus = assembly.variables((steps,), pool.least_active, pool.count)
             powers, rows = _segments(assembly, pool, gpus)
+            segment[len(active), : len(rows)] = rows
             assembly.put(serve[number], gpus, pool.base_tokens_per_s / 1e3)
             assembly.put(serve[number], powers, pool.tokens_per_s_per_mw[:, np.newaxis] / 1e3)
             active.append(gpus)
             segments.append(powers)
-            active_rows.append(rows)
             sources.append(_source(pool, gpus, powers))
-        unserved.append(_unserved(assembly, service, serve[number], demand, mtokens))
-    rows_of = {"serve": serve, "active": np.concatenate([nowhere(0, steps), *active_rows])}
-    return Services(tuple(active), tuple(segments), tuple(unserved), tuple(sources), rows_of, value)
+    rows_of = {"demand": demand, "serve": serve, "segment": segment}
+    return Services(tuple(active), tuple(segments), tuple(unserved), tuple(sources), rows_of)
 
 
 def _segments(assembly: Assembly, pool: Pool, gpus: Places) -> tuple[Places, Places]:
     shape = (len(pool.segment_mw), len(gpus))
     width = pool.segment_mw[:, np.newaxis]
     powers = assembly.variables(shape, 0.0, width * pool.count)
-    rows = assembly.rows(shape, 0.0)
-    assembly.put(rows, gpus, width)
-    assembly.put(rows, powers, -1.0)
+    rows = assembly.rows(shape, -np.inf, 0.0)
+    assembly.put(rows, powers, 1.0)
+    assembly.put(rows, gpus, -width)
     return powers, rows
 
 
@@ -81,10 +82,10 @@ def _source(pool: Pool, gpus: Places, powers: Places) -> Source:
     return Source(pool.circuit, np.vstack([gpus, powers]), highest, draw, draw, mining=False)
 
 
-def _unserved(assembly: Assembly, service: Inference, serve: Places, demand: Floats, mtokens: Floats) -> Places:
-    shape = (len(service.tiers), len(demand))
+def _unserved(assembly: Assembly, service: Inference, demand: Places, mtokens: Floats) -> Places:
     share = np.array([tier.share for tier in service.tiers]).reshape(-1, 1)
-    loss = np.array([service.value_per_mtoken + tier.penalty_per_mtoken for tier in service.tiers]).reshape(-1, 1)
-    unserved = assembly.variables(shape, 0.0, share * demand, -loss * mtokens)
-    assembly.put(serve, unserved, 1.0)
+    penalty = np.array([tier.penalty_per_mtoken for tier in service.tiers]).reshape(-1, 1)
+    shape = (len(service.tiers), len(mtokens))
+    unserved = assembly.variables(shape, 0.0, share * service.demand_tokens_per_s / 1e3, -penalty * mtokens)
+    assembly.put(demand, unserved, 1.0)
     return unserved
