@@ -16,7 +16,7 @@ cooling, cooling_mean   (cooling segments of all circuits, T)
 cooling_cap, ..._mean   (C, T) chords above cooling curves
 energy                  (T,) balance of import
 bought, left_cap        (T,) what of import is bought at the market's price; what may be left of power bought ahead
-peak                    (demand charges, T); without sides outside the charge's steps
+peak                    (demand charges, T); those outside the charge's steps never bind
 award                   (awards, T)
 ramp_up, ramp_down      (ramps, T)
 account_mw,             (accounts, T) balances of what budgets count, where there are budgets

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mullet.planning.commitment.assembly import Assembly, Places, nowhere
+from mullet.planning.commitment.clusters import inside
 from mullet.planning.commitment.flows import Flows
 from mullet.planning.commitment.problem import Problem
 
@@ -51,17 +52,20 @@ def add_market(assembly: Assembly, problem: Problem, flows: Flows) -> Market:
 
 
 def _add_left_cap(assembly: Assembly, problem: Problem, flows: Flows, imported: Places, left: Places) -> Places:
-    """Bound what is left by the chord over import of max(0, bought ahead - import).
+    """Bound what is left by the chord over import of max(0, bought ahead - import), where leaving more would pay.
 
-    Nobody may buy at a price below 0 and leave what he bought ahead; the chord is as near to that as a convex program
-    gets, and exact where fixed draws alone use up what was bought ahead.
+    Nobody may buy at a price below that of resale and leave what he bought ahead; the chord is as near to that as a
+    convex program gets, and exact where fixed draws alone use up what was bought ahead.
     """
     site = problem.site
+    resale = site.sell_per_mwh if site.sell_per_mwh is not None else np.zeros(problem.grid.count)
+    pays = site.price_per_mwh + site.adder_per_mwh + site.coincident_per_mwh < resale
     least, most = site.fixed_mw, site.fixed_mw + flows.highest_mean_mw()
     left_most, left_least = np.maximum(0.0, site.ppa_mw - least), np.maximum(0.0, site.ppa_mw - most)
     wide = most > least
-    fall = np.where(wide, (left_most - left_least) / np.where(wide, most - least, 1.0), 0.0)
-    rows = assembly.rows((problem.grid.count,), -np.inf, left_most + fall * least)
+    fall = np.where(pays & wide, (left_most - left_least) / np.where(wide, most - least, 1.0), 0.0)
+    # Elsewhere the row says less than the bound of what is left.
+    rows = assembly.rows((problem.grid.count,), -np.inf, np.where(pays, left_most + fall * least, site.ppa_mw + 1.0))
     assembly.put(rows, left, 1.0)
     assembly.put(rows, imported, fall)
     return rows
@@ -72,12 +76,11 @@ def _add_peaks(assembly: Assembly, problem: Problem, imported: Places) -> tuple[
     if not charges:
         return nowhere(0), nowhere(0, steps)
     peaks = assembly.variables((len(charges),), gain=[-charge.per_mw for charge in charges])
-    at = np.arange(steps)
-    low = np.full((len(charges), steps), -np.inf)
-    for number, charge in enumerate(charges):
-        # Rows outside the window stay, and say nothing: the month's end moves along the grid, the pattern does not.
-        low[number, (at >= charge.first) & (at < charge.last)] = -charge.floor_mw
-    rows = assembly.rows((len(charges), steps), low)
+    counted = np.stack([inside(steps, charge.first, charge.last) for charge in charges])
+    floors = np.array([[charge.floor_mw] for charge in charges])
+    # Rows outside the window stay, and say less than that a peak is not below 0: the month's end moves along the
+    # grid, the pattern does not.
+    rows = assembly.rows((len(charges), steps), np.where(counted > 0.0, -floors, -1.0))
     assembly.put(rows, peaks[:, np.newaxis], 1.0)
-    assembly.put(rows, imported, -1.0)
+    assembly.put(rows, imported, -counted)
     return peaks, rows
