@@ -26,7 +26,7 @@ Place = Callable[[Model], int]
 
 @dataclass(frozen=True, slots=True)
 class Dual:
-    """What one more unit of a piece of data is worth, and the row or variable whose bound alone that data is, if any."""
+    """What one more unit of a piece of data is worth, and the row or variable whose bound it is alone, if any."""
 
     value: float
     """Derivative of the optimum by the bound of `row` or `variable`."""

@@ -137,15 +137,11 @@ def power_bought_ahead_is_mined_or_sold() -> Case:
 
 
 def power_bought_ahead_is_used_before_a_negative_price() -> Case:
-    """3 MW bought ahead, two loads, -$10: what is used is not bought once more, so nobody pays: 200.
-
-    One more MW left aside would let one be bought for 10.
-    """
+    """3 MW bought ahead, two loads, -$10: what is used is not bought once more, so nobody pays: 200."""
     grid = steps(1)
     return Case(
         problem(grid, [miners(2, grid=grid)], price=-10.0, site={"ppa_mw": 3.0}),
         200.0,
-        duals=(Dual(10.0, row=row("left_cap", 0)),),
     )
 
 
