@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from mullet.domain.load import LoadKind
 from mullet.domain.units import format_watts
 from mullet.planning.explain import CIRCUIT, Armed, Binding, Certificate, Explanation
-from mullet.planning.worth import DEMAND, START, Change, GroupWorth, Switch
+from mullet.planning.worth import DEMAND, PRICE, START, Change, GroupWorth, StepWorth, Switch
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _RULES = {
@@ -78,7 +78,7 @@ def change_words(change: Change) -> str:
     """Return when how many loads go up or down, and why."""
     up = change.watts > 0.0
     way = f"{'up' if up else 'down'} by {format_watts(abs(change.watts))}"
-    if change.because == "price":
+    if change.because == PRICE:
         why = f"the price is {change.price_per_mwh:.2f} then"
     elif change.because.startswith(f"{CIRCUIT}:"):
         why = f"{change.because.partition(':')[2]} {'has room' if up else 'binds'} then"
@@ -127,7 +127,7 @@ def group_words(worth: GroupWorth, currency: str) -> Iterator[str]:
         yield (
             f"{step.point_to}: {step.loads} of {worth.loads} loads; breaks even at {step.break_even_per_mwh:.2f} "
             f"{currency}/MWh, {abs(step.margin_per_mwh):.2f} {side} the price; "
-            f"each {'earns' if step.margin_per_hour >= 0.0 else 'would lose'} "
+            f"each {_earns(step)} "
             f"{abs(step.margin_per_hour):.3f} {currency}/h by it"
         )
     yield "next change: " + ("none expected" if worth.next_change is None else change_words(worth.next_change))
@@ -135,6 +135,12 @@ def group_words(worth: GroupWorth, currency: str) -> Iterator[str]:
         yield "next load up: " + switch_words(worth.more, currency, up=True)
     if worth.less is not None:
         yield "next load down: " + switch_words(worth.less, currency, up=False)
+
+
+def _earns(step: StepWorth) -> str:
+    if step.loads:
+        return "earns" if step.margin_per_hour >= 0.0 else "loses"
+    return "would earn" if step.margin_per_hour >= 0.0 else "would lose"
 
 
 def plan_words(found: Explanation) -> Iterator[str]:

@@ -20,6 +20,7 @@ TOKENS_PER_MTOKEN = 1e6
 START = "start"
 """Held by what a start costs, by minimum times or by pacing: by no row that has a price of its own."""
 DEMAND = "demand"
+PRICE = "price"
 _LEAST_WORTH_PER_MWH = 1e-6
 
 
@@ -277,7 +278,7 @@ def _next_change(plan: Plan, facility: Facility, item: GroupIndex, position: int
         if tuple(found) == tuple(counts):
             continue
         watts = group_watts(later, facility)[key] - group_watts(now, facility)[key]
-        because = _because(item, now, later, watts, _terms(facility, item, later, hashprice))
+        because = _because(item, now, later, watts, facility, hashprice)
         return Change(later.start, _moved(counts, found), tuple(found), watts, later.price_per_mwh, because)
     return None
 
@@ -289,25 +290,27 @@ def _moved(before: Sequence[int], after: Sequence[int]) -> int:
     return max(gained, lost)
 
 
-def _because(item: GroupIndex, now: PlanInterval, later: PlanInterval, watts: float, terms: _Terms) -> str:
-    points, hull = item.group.points, item.hull
-    if item.group.kind is LoadKind.MINER and len(hull) > 1:
-        pays = [_step(item.group, hull[k - 1], hull[k], 0, terms).margin_per_mwh > 0.0 for k in range(1, len(hull))]
-        before, after = (sum(interval.counts[item.group.key][1:]) for interval in (now, later))
-        # Of a change between modes its highest step tells, of one between off and on its lowest.
-        deciding = pays[0] if before != after else pays[-1]
-        if deciding == (watts > 0.0):
-            held = _dearest(now, item.path) if watts > 0.0 else None
-            return "price" if held is None else f"circuit:{held}"
-    if watts <= 0.0:
-        node = _dearest(later, item.path)
-        if node is not None:
-            return f"circuit:{node}"
-    elif (node := _dearest(now, item.path)) is not None:
+def _because(
+    item: GroupIndex, now: PlanInterval, later: PlanInterval, watts: float, facility: Facility, hashprice: float
+) -> str:
+    """Return what the change from `now` to `later` comes of; `watts` is above 0 where power goes up."""
+    up, miner = watts > 0.0, item.group.kind is LoadKind.MINER
+    if miner and len(item.hull) > 1:
+        # Of a change between off and on the lowest step tells, of one between modes the highest.
+        between_modes = sum(now.counts[item.group.key][1:]) == sum(later.counts[item.group.key][1:])
+        low, high = (item.hull[-2], item.hull[-1]) if between_modes else (item.hull[0], item.hull[1])
+        paid, pays = (
+            _step(item.group, low, high, 0, _terms(facility, item, interval, hashprice)).margin_per_mwh > 0.0
+            for interval in (now, later)
+        )
+        if paid != pays and pays == up:
+            return PRICE
+    node = _dearest(now if up else later, item.path)
+    if node is not None:
         return f"circuit:{node}"
-    if item.group.kind is LoadKind.GPU or len(points) < 2:
+    if not miner:
         return DEMAND
-    return _program(later, item.path) or START
+    return _program(now, item.path) or _program(later, item.path) or START
 
 
 def _dearest(interval: PlanInterval, path: Sequence[str]) -> str | None:
