@@ -1,0 +1,494 @@
+"""The allocation of power to loads as a multiple-choice knapsack over the circuit tree, in arrays and without a solver.
+
+Each load stands at one of its points; every circuit's sum stays within its limit; what is yielded, less what the
+energy costs, is greatest. The increments between hull points are accepted best first, as far as each circuit's limit
+goes, from the lowest circuits up to the grid connection. Were loads divisible that would be the linear program's
+optimum, because limits on a tree are a laminar polymatroid (Federgruen and Groenevelt 1986); what is left over because
+loads are whole is filled by `repair`. Watts are counted in whole microwatts, so sums are exact and the order of adding
+changes nothing.
+
+    program = prepare(make_fleet(parent, circuit, profile, watts, value))       # once per facility and value
+    found = solve(program, make_standing(program.fleet, level), limits_watts)   # each tick
+    found.level, found.used_watts, found.objective, found.price_per_watt
+
+Circuits that cause different follow-on draw beneath one parent (auxiliaries that follow at different rates) are no
+polymatroid on more than one level; limits hold there too, and the result is close to the best rather than proven so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mullet.planning.fleet import Fleet, Floats, Ints, Standing
+from mullet.planning.repair import Ground, improve
+
+MICRO = 1e6
+_FUZZ = 1e-4
+"""Of a microwatt: what the binary fraction of a decimal number of watts may add."""
+_RUN, _NEW, _FIRM = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The increments of all banks in the order in which each site is given power. Build with `prepare`."""
+
+    fleet: Fleet
+    worth: float
+    band_per_watt: float
+    micro: Floats
+    """[P, K] microwatts at each point, whole."""
+    rank: Ints
+    """[3, P, K] per stream, profile and hull position: place in the common order, best first."""
+    worth_of: Floats
+    """[R] by place: what a watt is worth, the deadband's half added or taken."""
+    firm_per_watt: float
+    """What keeping a watt above the floor is worth: more than anything else."""
+    index: Ints
+    """[E] stream, bank and hull position of each increment, as a flat index into [2, B, K]."""
+    site: Ints
+    key: Ints
+    """[E] site and place: ascending."""
+    each: Floats
+    """[E] microwatts of one load's increment."""
+    worth_each: Floats
+    """[E] what a watt of it is worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Where each load shall stand."""
+
+    level: Ints
+    """[D] point of each load; where it may not be moved, the point at which it stands."""
+    used_watts: Floats
+    """[C] watts at each circuit, auxiliaries that follow included."""
+    objective: float
+    """What the movable loads yield less the energy they draw, the worth of keeping loads as they are included."""
+    yielded: float
+    """The same without the worth of keeping."""
+    price_per_watt: Floats
+    """[C] worth of a watt at the margin where the circuit's limit binds, 0 elsewhere."""
+    repaired: int
+    """Moves made after the greedy pass."""
+
+
+def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Program:
+    """Sort the increments. `worth` turns the fleet's values into money per hour.
+
+    `band_per_watt` is the deadband in money per hour and watt: a watt that is drawn now is worth half of it more, one
+    that is not half of it less, so nothing changes for less than the whole.
+
+    Raises:
+        ValueError: `worth` or `band_per_watt` is negative or no number.
+    """
+    if not (np.isfinite(worth) and worth >= 0.0 and np.isfinite(band_per_watt) and band_per_watt >= 0.0):
+        raise ValueError(f"worth {worth} and band {band_per_watt} must be numbers of at least 0")
+    kinds, most = fleet.watts.shape
+    micro = np.ceil(fleet.watts * MICRO - _FUZZ)
+    at = np.maximum(fleet.hull, 0)
+    watts, value = np.take_along_axis(fleet.watts, at, 1), np.take_along_axis(fleet.value, at, 1)
+    steps = np.arange(most)[None, :] < fleet.hull_points[:, None]
+    steps[:, 0] = False
+    profile, position = np.nonzero(steps)
+    rise = watts[profile, position] - watts[profile, position - 1]
+    density = np.zeros((kinds, most))
+    density[profile, position] = worth * (value[profile, position] - value[profile, position - 1]) / rise
+    # Rounding must not make a later increment look better than the one it stands on.
+    density[:, 1:] = np.minimum.accumulate(density[:, 1:], axis=1)
+    classes = profile.size
+    plain = density[profile, position]
+    half = band_per_watt / 2.0
+    firm = 1e3 * (1.0 + band_per_watt + (float(plain.max()) if classes else 0.0))
+    adjusted = np.concatenate([plain + half, plain - half, plain + firm])
+    stream = np.repeat(np.arange(3), classes)
+    kind, place = np.tile(profile, 3), np.tile(position, 3)
+    order = np.lexsort((place, kind, stream, -adjusted))
+    rank = np.full((3, kinds, most), -1, dtype=np.int64)
+    rank[stream[order], kind[order], place[order]] = np.arange(order.size)
+    lengths = fleet.hull_points[fleet.bank_profile] - 1
+    banks = lengths.size
+    bank = np.repeat(np.arange(banks), lengths)
+    step = np.arange(bank.size) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+    bank, step = np.tile(bank, 2), np.tile(step, 2)
+    flow = np.repeat(np.array([_RUN, _NEW]), bank.size // 2)
+    bank_profile, bank_site = fleet.bank_profile[bank], fleet.bank_site[bank]
+    key = bank_site * max(1, order.size) + rank[flow, bank_profile, step]
+    sort = np.argsort(key, kind="stable")
+    hull_micro = np.take_along_axis(micro, at, 1)
+    each = hull_micro[bank_profile, step] - hull_micro[bank_profile, step - 1]
+    worth_of = adjusted[order]
+    return Program(
+        fleet=fleet,
+        worth=worth,
+        band_per_watt=band_per_watt,
+        micro=micro,
+        rank=rank,
+        worth_of=worth_of,
+        firm_per_watt=firm,
+        index=(flow * (banks * most) + bank * most + step)[sort],
+        site=bank_site[sort],
+        key=key[sort],
+        each=each[sort],
+        worth_each=worth_of[rank[flow, bank_profile, step]][sort],
+    )
+
+
+def solve(
+    program: Program,
+    standing: Standing,
+    limits_watts: Any,
+    cost_per_watt: float = 0.0,
+    repair_rounds: int = 8,
+) -> Allocation:
+    """Return where each load shall stand under `limits_watts` [C] (what loads and what follows them may draw there).
+
+    `cost_per_watt` is the all-in price of energy in money per hour and watt at the grid connection; what follows a load
+    is paid for too. Power to be kept in reserve is taken from the limits beforehand. Where loads that may not be moved,
+    and the lowest points of those that may, are above a limit, all beneath it go to their lowest point.
+
+    Raises:
+        ValueError: a limit or the cost is no number.
+    """
+    limits = np.asarray(limits_watts, dtype=np.float64)
+    if limits.shape != (program.fleet.circuits,) or np.isnan(limits).any() or not np.isfinite(cost_per_watt):
+        raise ValueError("every circuit needs a limit, and the cost must be a number")
+    crowd = _gather(program, standing)
+    room = _room(program, standing, limits)
+    stock = _stock(program, crowd, cost_per_watt)
+    price = _accept(program, stock, room, cost_per_watt)
+    ground = _ground(program, crowd, stock, room, price, cost_per_watt)
+    moves = improve(ground, repair_rounds)
+    level = _place(program, standing, crowd, ground.at)
+    return _told(program, standing, level, price, cost_per_watt, moves)
+
+
+@dataclass(slots=True)
+class _Crowd:
+    """Loads that may be moved, counted by bank, floor and ceiling."""
+
+    who: Ints
+    """[N] movable loads."""
+    of: Ints
+    """[N] row of each."""
+    bank: Ints
+    """[V]"""
+    floor: Ints
+    """[V] hull position"""
+    ceiling: Ints
+    """[V] hull position"""
+    running: Ints
+    """[V, K] loads that stand at this hull position or above it."""
+    banks: int
+    """Rows of loads without floor or ceiling: one for each bank."""
+
+
+def _gather(program: Program, standing: Standing) -> _Crowd:
+    fleet = program.fleet
+    most = fleet.watts.shape[1]
+    who = np.flatnonzero(standing.movable)
+    profile = fleet.profile[who]
+    top = fleet.hull_points[profile] - 1
+    ceiling = fleet.snapped[profile, standing.ceiling[who]]
+    floor_point = standing.floor[who]
+    floor = fleet.snapped[profile, floor_point]
+    # A floor between two hull points is kept by standing above it, where the ceiling lets it.
+    between = (fleet.hull[profile, floor] != floor_point) & (ceiling > floor)
+    floor = np.minimum(floor + between, ceiling)
+    now = np.minimum(fleet.snapped[profile, standing.level[who]], ceiling)
+    banks = fleet.bank_site.size
+    of = fleet.bank[who]
+    bank = np.arange(banks)
+    floors, ceilings = np.zeros(banks, dtype=np.int64), fleet.hull_points[fleet.bank_profile] - 1
+    bound = np.flatnonzero((floor > 0) | (ceiling < top))
+    if bound.size:
+        code = (of[bound] * most + floor[bound]) * most + ceiling[bound]
+        codes, row = np.unique(code, return_inverse=True)
+        of[bound] = banks + row
+        bank = np.concatenate([bank, codes // (most * most)])
+        floors = np.concatenate([floors, codes // most % most])
+        ceilings = np.concatenate([ceilings, codes % most])
+    counts = np.bincount(of * most + now, minlength=bank.size * most).reshape(bank.size, most)
+    running = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+    return _Crowd(who, of, bank, floors, ceilings, running, banks)
+
+
+def _room(program: Program, standing: Standing, limits: Floats) -> Floats:
+    """Return [C] microwatts above what is drawn whatever happens."""
+    fleet = program.fleet
+    lowest = program.micro[fleet.profile, 0]
+    fixed = np.where(standing.movable, lowest, np.ceil(standing.draw_watts * MICRO - _FUZZ))
+    drawn = _at_circuits(fleet, np.bincount(fleet.bank_site[fleet.bank], weights=fixed, minlength=fleet.sites.size))
+    return np.floor(limits * MICRO + 0.5) - drawn
+
+
+def _at_circuits(fleet: Fleet, at_sites: Any) -> Floats:
+    """Return [C] what `at_sites` [L] comes to at every circuit."""
+    total = np.zeros(fleet.circuits)
+    for node, factor in zip(fleet.above, fleet.factor, strict=True):
+        here = node >= 0
+        np.add.at(total, node[here], factor[here] * at_sites[here])
+    return total
+
+
+@dataclass(slots=True)
+class _Stock:
+    """The increments at hand in the order of giving, and how far each site has gone through its own."""
+
+    row: Ints
+    """[E] row of the crowd."""
+    step: Ints
+    """[E] hull position to which the increment leads."""
+    key: Ints
+    each: Floats
+    count: Floats
+    worth_each: Floats
+    summed: Floats
+    """[E + 1] running sum of microwatts."""
+    start: Ints
+    """[L] first increment of each site."""
+    stop: Ints
+    """[L] increments before it are given in full."""
+    part: Floats
+    """[L] loads that get the increment at `stop`."""
+
+    def used(self, stop: Ints, sites: Ints) -> Floats:
+        """Return microwatts given to `sites` if they stop at `stop`, never past where they stopped already."""
+        end = np.minimum(stop, self.stop[sites])
+        watts: Floats = self.summed[end] - self.summed[self.start[sites]]
+        past = np.flatnonzero((stop > self.stop[sites]) & (self.part[sites] > 0.0))
+        if past.size:
+            watts[past] += self.part[sites[past]] * self.each[self.stop[sites[past]]]
+        return watts
+
+
+def _stock(program: Program, crowd: _Crowd, cost: float) -> _Stock:
+    fleet = program.fleet
+    most, banks = fleet.watts.shape[1], crowd.banks
+    free = crowd.running[:banks]
+    table = np.concatenate([free.ravel(), (free[:, :1] - free).ravel()])
+    count = table[program.index]
+    keep = count > 0
+    paid = cost * _root_factor(fleet)
+    if cost != 0.0:
+        keep &= (program.worth_each > paid[program.site]) | (
+            (program.worth_each == paid[program.site]) & (program.index < banks * most)
+        )
+    chosen = np.flatnonzero(keep)
+    index = program.index[chosen] % (banks * most)
+    parts = [index // most, index % most, program.key[chosen], program.each[chosen], count[chosen]]
+    worth = program.worth_each[chosen]
+    if crowd.bank.size > banks:
+        more, more_worth = _bounded(program, crowd, paid)
+        merged = np.argsort(np.concatenate([parts[2], more[2]]), kind="stable")
+        parts = [np.concatenate(pair)[merged] for pair in zip(parts, more, strict=True)]
+        worth = np.concatenate([worth, more_worth])[merged]
+    row, step, key, each, number = parts
+    counts = number.astype(np.float64)
+    summed = np.concatenate([[0.0], np.cumsum(each * counts)])
+    places = max(1, program.worth_of.size)
+    start = np.searchsorted(key, np.arange(fleet.sites.size + 1) * places)
+    return _Stock(row, step, key, each, counts, worth, summed, start[:-1], start[1:].copy(), np.zeros(fleet.sites.size))
+
+
+def _bounded(program: Program, crowd: _Crowd, paid: Floats) -> tuple[list[Any], Floats]:
+    """Return the increments of the rows that have a floor or a ceiling."""
+    fleet = program.fleet
+    rows = np.arange(crowd.banks, crowd.bank.size)
+    lengths = crowd.ceiling[rows]
+    row = np.repeat(rows, lengths)
+    step = np.arange(row.size) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+    firm = step <= crowd.floor[row]
+    running, total = crowd.running[row, step], crowd.running[row, 0]
+    flow = np.concatenate([np.where(firm, _FIRM, _RUN), np.full(row.size, _NEW)])
+    count = np.concatenate([np.where(firm, total, running), np.where(firm, 0, total - running)])
+    row, step = np.tile(row, 2), np.tile(step, 2)
+    bank = crowd.bank[row]
+    profile, site = fleet.bank_profile[bank], fleet.bank_site[bank]
+    place = program.rank[flow, profile, step]
+    worth = program.worth_of[place]
+    keep = (count > 0) & ((flow == _FIRM) | (worth > paid[site]) | ((worth == paid[site]) & (flow == _RUN)))
+    hull_micro = np.take_along_axis(program.micro, np.maximum(fleet.hull, 0), 1)
+    each = hull_micro[profile, step] - hull_micro[profile, step - 1]
+    key = site * max(1, program.worth_of.size) + place
+    order = np.flatnonzero(keep)[np.argsort(key[keep], kind="stable")]
+    return [row[order], step[order], key[order], each[order], count[order]], worth[order]
+
+
+def _root_factor(fleet: Fleet) -> Floats:
+    return fleet.factor[0] if fleet.factor.size else np.zeros(fleet.sites.size)
+
+
+def _accept(program: Program, stock: _Stock, room: Floats, cost: float) -> Floats:
+    """Give power to increments, best first, as far as every circuit goes; return [C] the worth at each margin."""
+    fleet = program.fleet
+    price = np.zeros(fleet.circuits)
+    paid = cost * _root_factor(fleet)
+    for depth in range(fleet.above.shape[0] - 1, -1, -1):
+        node = fleet.above[depth]
+        sites = np.flatnonzero(node >= 0)
+        used = np.zeros(fleet.circuits)
+        np.add.at(used, node[sites], fleet.factor[depth, sites] * stock.used(stock.stop[sites] + 1, sites))
+        tight = used > np.maximum(room, 0.0) + 0.5
+        sites = sites[tight[node[sites]]]
+        if sites.size:
+            _cut(program, stock, room, price, paid, sites, node[sites], fleet.factor[depth, sites])
+    return price
+
+
+def _cut(
+    program: Program,
+    stock: _Stock,
+    room: Floats,
+    price: Floats,
+    paid: Floats,
+    sites: Ints,
+    nodes: Ints,
+    factor: Floats,
+) -> None:
+    """Cut what the circuits above `sites` cannot carry, the least worth first."""
+    order = np.argsort(nodes, kind="stable")
+    sites, nodes, factor = sites[order], nodes[order], factor[order]
+    circuits, group = np.unique(nodes, return_inverse=True)
+    keys, base, places = _common_order(program, stock, paid, sites, group, factor)
+    capacity = np.maximum(room[circuits], 0.0) + 0.5
+    low, high = np.zeros(circuits.size, dtype=np.int64), np.full(circuits.size, places, dtype=np.int64)
+    # The most places that can be given in full: a search by halves in all circuits at once.
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        stop = np.searchsorted(keys, base + middle[group])
+        used = np.bincount(group, weights=factor * stock.used(stop, sites), minlength=circuits.size)
+        fits = used <= capacity
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
+    stop = np.searchsorted(keys, base + low[group])
+    given = factor * stock.used(stop, sites)
+    left = capacity - np.bincount(group, weights=given, minlength=circuits.size)
+    # The place that does not fit in full goes to the sites in their order while there is room.
+    reach = np.minimum(stop, max(0, stock.key.size - 1))
+    marginal = (stop <= stock.stop[sites]) & (stop < keys.size) & (keys[reach] == base + low[group])
+    full = np.where(stop < stock.stop[sites], stock.count[reach], stock.part[sites])
+    number = np.where(marginal, full, 0.0)
+    each = np.where(number > 0.0, stock.each[reach] * factor, 1.0)
+    wanted = number * each
+    summed = np.cumsum(wanted)
+    first = np.searchsorted(group, np.arange(circuits.size))
+    before = summed - wanted - (summed - wanted)[first][group]
+    taken = np.clip(np.floor((left[group] - before) / each), 0.0, number)
+    complete = marginal & (stop < stock.stop[sites]) & (taken >= number) & (number > 0.0)
+    cut = stop <= stock.stop[sites]
+    stock.stop[sites[cut]] = (stop + complete)[cut]
+    stock.part[sites[cut]] = np.where(complete, 0.0, taken)[cut]
+    worth = np.where(number > 0.0, (stock.worth_each[reach] - paid[sites]) / factor, 0.0)
+    price[circuits] = np.maximum.reduceat(worth, first)
+
+
+def _common_order(
+    program: Program, stock: _Stock, paid: Floats, sites: Ints, group: Ints, factor: Floats
+) -> tuple[Ints, Ints, int]:
+    """Return increments' keys, each site's first key, and the number of places that the sites of a circuit share."""
+    places = max(1, program.worth_of.size)
+    first = np.searchsorted(group, np.arange(int(group[-1]) + 1))
+    same = (factor == factor[first][group]).all() and (paid[sites] == paid[sites[first]][group]).all()
+    if same:
+        return stock.key, sites * places, places
+    # What follows differs from site to site: a watt's worth differs too, so the order is not the sites' own.
+    wide = np.zeros(program.fleet.sites.size)
+    wide[sites] = factor
+    site = stock.key // places
+    weight = wide[site]
+    worth = np.where(weight > 0.0, (stock.worth_each - paid[site]) / np.where(weight > 0.0, weight, 1.0), 0.0)
+    order = np.lexsort((stock.key, -worth))
+    place = np.empty(order.size, dtype=np.int64)
+    place[order] = np.arange(order.size)
+    return site * max(1, order.size) + place, sites * max(1, order.size), max(1, order.size)
+
+
+def _ground(program: Program, crowd: _Crowd, stock: _Stock, room: Floats, price: Floats, cost: float) -> Ground:
+    """Return where the increments given so far put the loads of each row."""
+    fleet = program.fleet
+    rows, most = crowd.bank.size, fleet.watts.shape[1]
+    lengths = np.diff(np.append(stock.start, stock.key.size))
+    given = np.where(np.arange(stock.key.size) < np.repeat(stock.stop, lengths), stock.count, 0.0)
+    partly = np.flatnonzero(stock.part > 0.0)
+    given[stock.stop[partly]] = stock.part[partly]
+    above = np.bincount(stock.row * most + stock.step, weights=given, minlength=rows * most).astype(np.int64)
+    above = above.reshape(rows, most)
+    above[:, 0] = crowd.running[:, 0]
+    here = above.copy()
+    here[:, :-1] -= above[:, 1:]
+    profile = fleet.bank_profile[crowd.bank]
+    at = np.zeros((rows, most), dtype=np.int64)
+    row, position = np.nonzero(here)
+    at[row, fleet.hull[profile[row], position]] = here[row, position]
+    site = fleet.bank_site[crowd.bank]
+    lowest = program.micro[profile, 0]
+    drawn = (program.micro[profile] * at).sum(axis=1) - lowest * above[:, 0]
+    left: Floats = room - _at_circuits(fleet, np.bincount(site, weights=drawn, minlength=fleet.sites.size))
+    return Ground(
+        fleet=fleet,
+        at=at,
+        profile=profile,
+        site=site,
+        floor=fleet.hull[profile, crowd.floor],
+        ceiling=fleet.hull[profile, crowd.ceiling],
+        running=crowd.running,
+        micro=program.micro,
+        left=left,
+        price=price,
+        paid=cost * _root_factor(fleet),
+        worth=program.worth,
+        half=program.band_per_watt / 2.0,
+    )
+
+
+def _place(program: Program, standing: Standing, crowd: _Crowd, at: Ints) -> Ints:
+    """Return [D] points: of equals, the worn and the lately started go on running, the spared are started."""
+    most = at.shape[1]
+    level = standing.level.copy()
+    now = standing.level[crowd.who]
+    wanted = np.argmax(at > 0, axis=1)[crowd.of]
+    # Rows whose loads stand as they shall stay as they are; only rows with loads at several points have to choose.
+    standing_at = np.bincount(crowd.of * most + now, minlength=at.size).reshape(at.shape)
+    mixed = ((at > 0).sum(axis=1) > 1) & (standing_at != at).any(axis=1)
+    same = (standing_at == at).all(axis=1)
+    level[crowd.who] = np.where(same[crowd.of], now, wanted)
+    some = np.flatnonzero(mixed[crowd.of])
+    if some.size:
+        who, row = crowd.who[some], crowd.of[some]
+        sign = np.where(now[some] > 0, -1.0, 1.0)
+        keys = (
+            program.fleet.tie[who],
+            sign * standing.changed_at[who],
+            sign * standing.cycles[who],
+            -now[some],
+            row,
+        )
+        order = np.lexsort(keys)
+        who, row = who[order], row[order]
+        line = np.arange(row.size) - np.searchsorted(row, row)
+        higher = np.cumsum(at[:, ::-1], axis=1)[:, ::-1]
+        level[who] = (higher[row, 1:] > line[:, None]).sum(axis=1)
+    return level
+
+
+def _told(program: Program, standing: Standing, level: Ints, price: Floats, cost: float, moves: int) -> Allocation:
+    fleet = program.fleet
+    moved = standing.movable
+    watts = fleet.watts[fleet.profile, level]
+    drawn = np.where(moved, watts, standing.draw_watts)
+    site = fleet.bank_site[fleet.bank]
+    used = _at_circuits(fleet, np.bincount(site, weights=drawn, minlength=fleet.sites.size))
+    paid = cost * _root_factor(fleet)
+    yielded = program.worth * fleet.value[fleet.profile, level] - paid[site] * watts
+    stood = fleet.watts[fleet.profile, fleet.hull[fleet.profile, fleet.snapped[fleet.profile, standing.level]]]
+    kept = program.band_per_watt / 2.0 * (2.0 * np.minimum(watts, stood) - watts)
+    return Allocation(
+        level=level,
+        used_watts=used,
+        objective=float(np.sum((yielded + kept)[moved])),
+        yielded=float(np.sum(yielded[moved])),
+        price_per_watt=price,
+        repaired=moves,
+    )
