@@ -74,9 +74,7 @@ def _cards(shown: Explanation, contrast: Difference | None) -> Iterator[str]:
     yield _card(earned, f"earned over the horizon; {gap}")
     if contrast is not None:
         side = "up" if contrast.objective >= 0.0 else "down"
-        yield _card(
-            f'<span class="{side}" style="font-size:inherit">{contrast.objective:+,.2f}</span>', "by the changes"
-        )
+        yield _card(f"{contrast.objective:+,.2f} {currency}", "by the changes", side)
     hours = sum(stretch.hours for stretch in shown.stretches)
     mean = mean_watts(shown.stretches)
     yield _card(f"{mean / WATTS_PER_MW:.3f} MW", f"planned on average over {hours:.1f} h")
@@ -88,8 +86,8 @@ def _cards(shown: Explanation, contrast: Difference | None) -> Iterator[str]:
     yield _card(f"{money(scarce)} {currency}/MW", "worth of one more MW where circuits bind")
 
 
-def _card(value: str, words: str) -> str:
-    return f'<div class="card"><b>{value}</b><span>{words}</span></div>'
+def _card(value: str, words: str, side: str = "") -> str:
+    return f'<div class="card"><b class="{side}">{value}</b><span>{words}</span></div>'
 
 
 def _key(stack: Sequence[Layer], compared: bool) -> str:
@@ -103,7 +101,7 @@ def _key(stack: Sequence[Layer], compared: bool) -> str:
 
 def _reasons(shown: Explanation) -> Iterator[str]:
     for words in plan_words(shown):
-        yield f"<li>{escape(words[0].upper() + words[1:])}</li>"
+        yield f"<li>{escape(words)}</li>"
 
 
 def _difference(contrast: Difference, shown: Explanation) -> str:
@@ -123,7 +121,7 @@ def _difference(contrast: Difference, shown: Explanation) -> str:
     tables = _table(("group", "*mean MW"), groups)
     if pieces:
         tables += _table(("when", f"*price, {currency}/MWh", "*MW"), pieces)
-    return head + tables
+    return f'{head}<div class="pair">{tables}</div>'
 
 
 def _groups(shown: Explanation) -> str:

@@ -13,7 +13,7 @@ from mullet.domain.units import SECONDS_PER_HOUR, WATTS_PER_MW
 from mullet.planning.explain import CIRCUIT, Binding, Explanation, Stretch, mean_watts
 from mullet.planning.wording import binding_words, moment, money
 
-WIDTH, LEFT, RIGHT = 1_100.0, 104.0, 1_084.0
+WIDTH, LEFT, RIGHT = 1_100.0, 84.0, 1_084.0
 _PRICE_HEIGHT, _POWER_HEIGHT, _ROW = 190.0, 280.0, 26.0
 _TOP, _BOTTOM = 12.0, 26.0
 _MINING_COLOURS, _GPU_COLOURS = 6, 4
@@ -77,7 +77,7 @@ def price_chart(found: Explanation) -> str:
         if all(abs(y - other) >= _LABEL_GAP for other in taken):
             taken.append(y)
             words = f"{escape(name)} breaks even at {value:.2f}"
-            parts.append(f'<text class="strong" x="{RIGHT - 4}" y="{y - 4:.1f}" text-anchor="end">{words}</text>')
+            parts.append(f'<text class="strong halo" x="{LEFT + 6}" y="{y - 4:.1f}">{words}</text>')
     return _svg("price", _PRICE_HEIGHT, parts, f"Price in {found.currency}/MWh over the horizon")
 
 
@@ -97,17 +97,28 @@ def power_chart(found: Explanation, before: Explanation | None) -> str:
         title = f"<title>{escape(layer.name)}</title>"
         parts.append(f'<path d="{there}L{back[1:]}Z" fill="{layer.colour}">{title}</path>')
         base = tops
-    for binding in found.bindings:
-        if binding.rule == CIRCUIT:
-            left, right = place(binding.start), place(binding.end)
-            size = f'width="{max(1.0, right - left):.1f}" height="{_POWER_HEIGHT - _TOP - _BOTTOM}"'
-            parts.append(f'<rect class="band" x="{left:.1f}" y="{_TOP}" {size}/>')
+    for start, end in _bound(found.bindings):
+        size = f'width="{max(1.0, place(end) - place(start)):.1f}" height="{_POWER_HEIGHT - _TOP - _BOTTOM}"'
+        parts.append(f'<rect class="band" x="{place(start):.1f}" y="{_TOP}" {size}/>')
     limits = [stretch.limit_watts / WATTS_PER_MW for stretch in stretches]
     parts.append(f'<path class="limit" d="{_steps(stretches, limits, place, level)}"/>')
     if before is not None:
         drawn = [stretch.drawn_watts / WATTS_PER_MW for stretch in before.stretches]
         parts.append(f'<path class="before" d="{_steps(before.stretches, drawn, place, level)}"/>')
     return _svg("power", _POWER_HEIGHT, parts, "Planned power in MW by group, and the limit")
+
+
+def _bound(found: Sequence[Binding]) -> list[tuple[float, float]]:
+    """Return the spans in which any circuit binds, those that touch put together; `found` is in order of start."""
+    spans: list[tuple[float, float]] = []
+    for binding in found:
+        if binding.rule != CIRCUIT:
+            continue
+        if spans and binding.start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], binding.end))
+        else:
+            spans.append((binding.start, binding.end))
+    return spans
 
 
 def binding_chart(found: Explanation) -> str:
@@ -123,7 +134,7 @@ def binding_chart(found: Explanation) -> str:
         y = _TOP + number * _ROW
         for binding in rows[rule, subject]:
             left, right = place(binding.start), place(binding.end)
-            shade = 0.25 + 0.65 * binding.mean_per_mwh / most
+            shade = 0.18 + 0.37 * binding.mean_per_mwh / most
             title = f"<title>{escape(binding_words(binding, found.currency))}</title>"
             size = f'width="{max(2.0, right - left):.1f}" height="{_ROW - 8}" rx="3" opacity="{shade:.2f}"'
             parts.append(f'<rect class="bar" x="{left:.1f}" y="{y + 4:.1f}" {size}>{title}</rect>')
