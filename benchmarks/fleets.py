@@ -70,7 +70,7 @@ def make_yard(loads: int, profiles: int, seed: int, breakers_share: tuple[float,
 
 
 def random_yard(seed: int) -> Yard:
-    """Return a small yard of any shape: deep or flat trees, auxiliaries that follow, limits of 0, few points or many."""
+    """Return a small yard of any shape: deep or flat trees, auxiliaries that follow, limits of 0, any points."""
     draw = np.random.default_rng(seed)
     nodes = int(draw.integers(1, 9))
     parent = np.array([-1, *(int(draw.integers(0, k)) for k in range(1, nodes))])

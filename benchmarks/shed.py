@@ -27,7 +27,7 @@ def measure(options: Options) -> list[Figure]:
             Figure(f"{name}: build p50", found["build_p50_s"] * 1e3, "ms"),
             Figure(f"{name}: build p99", found["build_p99_s"] * 1e3, "ms"),
             Figure(f"{name}: first build, index included", found["first_build_s"] * 1e3, "ms"),
-            Figure(f"{name}: answers too short or too long", found["wrong"], "", at_most(0), f"of {asked['queries']:,}"),
+            Figure(f"{name}: wrong answers", found["wrong"], "", at_most(0), f"of {asked['queries']:,}"),
             Figure(f"{name}: peak memory", found["peak_mib"], "MiB"),
         ]  # fmt: skip
     return figures

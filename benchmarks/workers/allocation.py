@@ -20,7 +20,7 @@ _WATT = 1e-3
 
 
 def measure(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options: loads, profiles, seed, breakers_share, ticks, bounds (ticks held against the bound), instances (random)."""
+    """Options: loads, profiles, seed, breakers_share, ticks, bounds (ticks with a bound), instances (random)."""
     found: dict[str, Any] = {}
     if options["ticks"]:
         found |= _ticks(options)

@@ -208,7 +208,7 @@ class _Model:
                 self.program.add_constraints(self.linopy.merge(total) <= limit, name=f"limit_{c}")
 
     def bound(self, c: int) -> Any:
-        """Return the limit as a bound on the load beneath, where nothing but the circuit's own auxiliaries adds to it."""
+        """Return the limit as a bound on the load beneath, where only the circuit's own auxiliaries add to it."""
         circuits = self.problem.circuits
         alone = circuits[c].slack_per_mwh is None and not circuits[c].cooling
         alone = alone and not any(circuits[d].follow or circuits[d].cooling for d in self.tree.subtree[c] if d != c)
