@@ -31,6 +31,9 @@ Example: mullet status --fleet"""
 
 _WHY = """Explain a load's setpoint or what binds a circuit: the inputs, the limit and the rule that decided.
 
+Of a load it also tells its group's break-even, the next change that the plan expects, and what would flip the next
+load; of a circuit, when it binds and what one more MW is worth then. Times are in UTC.
+
 Example: mullet why wm-a1-007"""
 
 
@@ -66,8 +69,18 @@ def why(
     if as_json:
         say_json(answer)
         return
-    for line in nested(answer):
+    for line in nested(_in_words(answer)):
         say(line)
+
+
+def _in_words(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answer with the plan's reasons as sentences only: their numbers are for programs."""
+    told = dict(answer)
+    if told.get("group") is not None:
+        told["group"] = {told["group"]["key"]: told["group"]["words"]}
+    if "binds" in told:
+        told["binds"] = [item["words"] for item in told["binds"]]
+    return told
 
 
 def _watch(daemon: Daemon, fleet: bool, loads: bool, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mullet.control.decide import Decision
+from mullet.control.reasons import circuit_reasons, group_reasons
 from mullet.control.verify import observed_draw
 from mullet.domain.facility import Facility
 from mullet.domain.load import LoadKind
@@ -146,6 +147,7 @@ def explain(facility: Facility, decision: Decision, target: str) -> dict[str, An
             "at": snapshot.at,
             **_circuit_status(facility, decision, target),
             "shadow_price_per_mwh": _shadow_price(decision, target),
+            "binds": circuit_reasons(facility, decision, target),
             "setpoints": _count_rules(decision, [load.id for load in beneath]),
         }
     load = facility.load_by_id.get(target)
@@ -175,6 +177,7 @@ def explain(facility: Facility, decision: Decision, target: str) -> dict[str, An
         if setpoint is not None
         else _why_not_commanded(snapshot.at, hold is not None, entry.blocked_until),
         "binding": setpoint.binding if setpoint is not None else None,
+        "group": group_reasons(facility, decision, target),
         "hold": None if hold is None else {"kind": hold.kind.value, "owner": hold.owner, "reason": hold.reason},
         "withheld": decision.dispatch.withheld.get(target),
         "last_command": None

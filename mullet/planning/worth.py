@@ -127,10 +127,10 @@ def group_worth(
     """Return what the group called `key` is worth at `at`; `rooms` are the circuits above it then.
 
     Raises:
-        KeyError: the plan has no such group, or the facility does not know it.
+        KeyError: the plan has no such group, or the facility knows none that is the same.
     """
     item = next((found for found in index_of(facility).groups if found.group.key == key), None)
-    if item is None or all(group.key != key for group in plan.groups):
+    if item is None or item.group not in plan.groups:
         raise KeyError(f"no group {key!r} in the plan")
     position = next((n for n, interval in enumerate(plan.intervals) if interval.start <= at < interval.end), 0)
     interval = plan.intervals[position]
@@ -161,7 +161,11 @@ def group_watts(interval: PlanInterval, facility: Facility) -> dict[str, float]:
     Where the plan does not tell, miners are counted at their points, and GPUs share what the budget of their circuit
     leaves in proportion to what they may draw above their lowest points.
     """
-    items = {item.group.key: item for item in index_of(facility).groups if item.group.key in interval.counts}
+    items = {
+        item.group.key: item
+        for item in index_of(facility).groups
+        if len(interval.counts.get(item.group.key, ())) == len(item.group.points)
+    }
     found = {
         key: sum(n * watts for n, watts in zip(interval.counts[key], item.most_watts, strict=True))
         for key, item in items.items()
