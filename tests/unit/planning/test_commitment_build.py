@@ -376,7 +376,12 @@ def test_demand_charges_count_power_bought_ahead() -> None:
 
 def test_a_group_without_loads_or_steps_is_planned_for_nothing() -> None:
     nothing = np.zeros(0)
-    curve = {"most_mw": nothing, "mean_mw": nothing, "th_per_s": nothing, "running": np.zeros(0, dtype=np.int64)}
+    curve: dict[str, Any] = {
+        "most_mw": nothing,
+        "mean_mw": nothing,
+        "th_per_s": nothing,
+        "running": np.zeros(0, dtype=np.int64),
+    }
     stepless = miners("b", 0, 3, min_on_s=600.0, **curve)
     problem = alone(miners("a", 0, 0, min_on_s=600.0, min_off_s=600.0), site(), hours=HOURS)
     problem = replace(problem, mining=(*problem.mining, stepless))
