@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mullet.domain.plan import Plan, PlanInterval, PlanRequest, Rung
+from mullet.planning.appraisal import earned
 from mullet.planning.frame import (
     Frame,
     Slot,
     base_capacity,
-    earned,
     frame,
     grant_inference,
     interval_of,
@@ -23,13 +23,15 @@ def plan_merit_order(request: PlanRequest) -> Plan:
     running = {group.item.number: group.running for group in made.groups}
     intervals: list[PlanInterval] = []
     history: list[dict[int, list[int]]] = []
+    grants: list[dict[int, float]] = []
     for slot in made.slots:
         counts, granted = fill_slot(made, slot, running)
         running = {number: levels[1] if len(levels) > 1 else 0 for number, levels in counts.items()}
         history.append(counts)
+        grants.append(granted)
         intervals.append(interval_of(made, slot, counts, granted))
     detail = f"{made.gaps} intervals without a price" if made.gaps else ""
-    return plan_of(made, Rung.MERIT_ORDER, intervals, earned(made, history), None, detail)
+    return plan_of(made, Rung.MERIT_ORDER, intervals, earned(made, history, grants), None, detail)
 
 
 def fill_slot(made: Frame, slot: Slot, running: dict[int, int]) -> tuple[dict[int, list[int]], dict[int, float]]:

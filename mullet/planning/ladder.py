@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mullet.domain.plan import Plan, PlanRequest, Rung
+from mullet.planning.appraisal import earned
 from mullet.planning.frame import (
     PLAN_LEASE_S,
     base_capacity,
-    earned,
     frame,
     grant_inference,
     interval_of,
@@ -43,6 +43,7 @@ def safe_plan(request: PlanRequest) -> Plan:
     made = frame(request)
     intervals = []
     history = []
+    grants = []
     for slot in made.slots:
         counts = {
             group.item.number: [group.available] + [0] * (len(group.item.hull) - 1)
@@ -50,5 +51,6 @@ def safe_plan(request: PlanRequest) -> Plan:
             if group.is_miner
         }
         history.append(counts)
-        intervals.append(interval_of(made, slot, counts, grant_inference(made, base_capacity(made, slot))))
-    return plan_of(made, Rung.SAFE_CAPS, intervals, earned(made, history), None, "mining at its lowest")
+        grants.append(grant_inference(made, base_capacity(made, slot)))
+        intervals.append(interval_of(made, slot, counts, grants[-1]))
+    return plan_of(made, Rung.SAFE_CAPS, intervals, earned(made, history, grants), None, "mining at its lowest")
