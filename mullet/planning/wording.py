@@ -114,6 +114,8 @@ def switch_words(switch: Switch, currency: str, up: bool) -> str:
         return f"{way}: {_loads(switch.loads)} wait for room at {node}"
     one, everything = switch.limit_for_next_watts - switch.limit_watts, switch.limit_for_all_watts - switch.limit_watts
     rest = "" if switch.loads == 1 else f", all {switch.loads} with {format_watts(everything)} more"
+    if one <= 0.0:
+        return f"{way}: {node} binds at {format_watts(switch.limit_watts)} and others there earn more{rest}"
     return f"{way}: {node} holds it at {format_watts(switch.limit_watts)}; one goes with {format_watts(one)} more{rest}"
 
 

@@ -22,6 +22,8 @@ START = "start"
 DEMAND = "demand"
 PRICE = "price"
 _LEAST_WORTH_PER_MWH = 1e-6
+_OUTBID = 0.99
+"""Of a step's margin: prices of power that reach this much leave the step nothing, the solver's tolerance aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ def _more(
             price, hashprice = step.break_even_per_mwh, step.break_even_hashprice
             return Switch(step.point_from, step.point_to, waiting, price, hashprice, None)
         watts = item.most_watts[item.hull[k]] - item.most_watts[item.hull[k - 1]]
-        node = _holder(item, interval, watts, rooms)
+        node = _holder(item, interval, k, step.margin_per_mwh, rooms)
         if node is None:
             if item.group.kind is LoadKind.GPU:
                 return None
@@ -250,15 +252,25 @@ def _more(
     return None
 
 
-def _holder(item: GroupIndex, interval: PlanInterval, watts: float, rooms: Mapping[str, Room]) -> str | None:
-    """Return the circuit that has no room for `watts` more: one that has a price, else the first that is full."""
+def _holder(
+    item: GroupIndex, interval: PlanInterval, k: int, margin_per_mwh: float, rooms: Mapping[str, Room]
+) -> str | None:
+    """Return the circuit that keeps loads from step `k`: one without room for it, else the dearest if it outbids it."""
+    points, hull, path = item.group.points, item.hull, item.path
+    most_watts = item.most_watts[hull[k]] - item.most_watts[hull[k - 1]]
+    dearest = _dearest(interval, path)
     # A limit may be full and yet have no price here: an earlier or later interval may bear it for both.
     full = [
         node
-        for node, factor in zip(item.path, item.factors, strict=True)
-        if (room := rooms.get(node)) is not None and room.drawn_watts + watts * factor > room.limit_watts
+        for node, factor in zip(path, item.factors, strict=True)
+        if (room := rooms.get(node)) is not None and room.drawn_watts + most_watts * factor > room.limit_watts
     ]
-    return _dearest(interval, item.path) or next(iter(full), None)
+    if full:
+        return dearest if dearest in full else full[0]
+    prices = interval.shadow_price_per_mwh
+    outbid = most_watts * sum(prices.get(node, 0.0) * f for node, f in zip(path, item.factors, strict=True))
+    earned = margin_per_mwh * (points[hull[k]].watts - points[hull[k - 1]].watts) * item.factors[-1]
+    return dearest if outbid >= _OUTBID * earned else None
 
 
 def _less(kind: LoadKind, at_least: Sequence[int], steps: Sequence[StepWorth]) -> Switch | None:

@@ -133,13 +133,18 @@ export async function why(target) {
   const close = el("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close");
   try {
     const answer = await call("GET", `why/${encodeURIComponent(target)}`);
-    const { circuits, load: _, circuit: __, ...own } = answer;
-    const content = [facts(own)];
+    const { circuits, load: _, circuit: __, group, binds, ...own } = answer;
+    const content = [facts(own), ...told("The plan, times in UTC", group?.words ?? binds?.map((item) => item.words))];
     for (const [name, circuit] of Object.entries(circuits ?? {})) content.push(el("h3", {}, `Circuit ${name}`), facts(circuit));
     open(`Why ${target}`, [el("div", { class: "why" }, ...content)], [close]);
   } catch (error) {
     open(`Why ${target}`, [el("p", { class: "problem" }, error.message)], [close]);
   }
+}
+
+function told(title, sentences) {
+  if (!sentences?.length) return [];
+  return [el("h3", {}, title), el("ul", {}, ...sentences.map((sentence) => el("li", {}, sentence)))];
 }
 
 function facts(values) {
