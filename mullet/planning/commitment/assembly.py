@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -38,7 +40,7 @@ class Assembly:
     ) -> Places:
         """Return the places of new variables; bounds and gain broadcast to the shape."""
         places = self._variables.add(shape, low, high)
-        self._gain.append(np.broadcast_to(np.asarray(gain, dtype=np.float64), shape).ravel())
+        self._gain.append(_spread(gain, shape))
         self._whole.append(np.full(places.size, whole))
         return places
 
@@ -48,7 +50,11 @@ class Assembly:
 
     def put(self, rows: Places, variables: Places, coefficients: ArrayLike) -> None:
         """Write coefficients; the three broadcast together, and no place may be written twice."""
-        block = np.broadcast_arrays(rows, variables, np.asarray(coefficients, dtype=np.float64))
+        numbers = np.asarray(coefficients, dtype=np.float64)
+        if rows.shape == variables.shape:
+            self._blocks.append((rows.ravel(), variables.ravel(), _spread(numbers, rows.shape)))
+            return
+        block = np.broadcast_arrays(rows, variables, numbers)
         self._blocks.append((block[0].ravel(), block[1].ravel(), block[2].ravel()))
 
     def program(self, constant: float = 0.0) -> LinearProgram:
@@ -75,6 +81,14 @@ class Assembly:
         )
 
 
+def _spread(numbers: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the numbers broadcast to the shape, flat; the common cases without the cost of `broadcast_to`."""
+    given = np.asarray(numbers, dtype=np.float64)
+    if given.ndim == 0:
+        return np.full(math.prod(shape), given)
+    return (given if given.shape == shape else np.broadcast_to(given, shape)).ravel()
+
+
 class _Sides:
     """Lower and upper sides of variables or of rows."""
 
@@ -84,11 +98,11 @@ class _Sides:
         self._high: list[NDArray[np.float64]] = []
 
     def add(self, shape: tuple[int, ...], low: ArrayLike, high: ArrayLike) -> Places:
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         places = np.arange(self._count, self._count + count, dtype=np.int64).reshape(shape)
         self._count += count
-        self._low.append(np.broadcast_to(np.asarray(low, dtype=np.float64), shape).ravel())
-        self._high.append(np.broadcast_to(np.asarray(high, dtype=np.float64), shape).ravel())
+        self._low.append(_spread(low, shape))
+        self._high.append(_spread(high, shape))
         return places
 
     def sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
