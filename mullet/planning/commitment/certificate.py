@@ -44,7 +44,7 @@ class Evaluation:
     inference: float
     resale: float
     energy: float
-    """Import at price and adder."""
+    """What is bought beyond power bought ahead, at price and adder."""
     coincident: float
     starts: float
     unserved_cost: float
@@ -52,7 +52,7 @@ class Evaluation:
     slacks: float
     """Limits, awards, ramps and budgets that give at a price."""
     import_mw: Floats
-    """(T,)"""
+    """(T,) All that is expected to be drawn; peaks are billed by it."""
     circuit_mw: Floats
     """(circuits, T) Most power at each circuit, auxiliaries and cooling included."""
     unserved: tuple[Floats, ...]
@@ -69,10 +69,11 @@ def evaluate(problem: Problem, schedule: Schedule) -> Evaluation:
     """Return what the schedule earns over the horizon; what may not give is not priced (see `violations`)."""
     hours, site = problem.grid.hours, problem.site
     hash_rates = [group.th_per_s @ counts for group, counts in zip(problem.mining, schedule.at_least, strict=True)]
-    drawn = _drawn_mw(problem, schedule)
-    sell = _resale_price(problem)
-    sold = np.maximum(site.ppa_mw - drawn, 0.0)
-    imported = drawn - site.ppa_mw + sold
+    imported = drawn_mw(problem, schedule)
+    sell, cost = market_prices(problem)
+    # What is used of power bought ahead saves buying; where selling it earns more than that, all of it is sold.
+    sold = np.where(sell > cost, site.ppa_mw, np.maximum(site.ppa_mw - imported, 0.0))
+    bought = imported - site.ppa_mw + sold
     value, penalty, unserved = 0.0, 0.0, []
     for service, throughput in zip(problem.inference, _throughputs(problem, schedule), strict=True):
         short = np.maximum(service.demand_tokens_per_s - throughput, 0.0)
@@ -88,8 +89,8 @@ def evaluate(problem: Problem, schedule: Schedule) -> Evaluation:
         hashing=float((sum(hash_rates, np.zeros(len(hours))) * site.earned_per_th_hour) @ hours),
         inference=value,
         resale=float((sold * sell) @ hours),
-        energy=float((imported * (site.price_per_mwh + site.adder_per_mwh)) @ hours),
-        coincident=float((imported * site.coincident_per_mwh) @ hours),
+        energy=float((bought * (site.price_per_mwh + site.adder_per_mwh)) @ hours),
+        coincident=float((bought * site.coincident_per_mwh) @ hours),
         starts=sum(
             float(group.start_cost @ starts) for group, starts in zip(problem.mining, schedule.starts, strict=True)
         ),
@@ -105,6 +106,20 @@ def evaluate(problem: Problem, schedule: Schedule) -> Evaluation:
 def circuit_mw(problem: Problem, schedule: Schedule) -> Floats:
     """Return the most that managed loads, auxiliaries and cooling draw at each circuit, (circuits, T)."""
     return _with_auxiliaries(problem, _beneath(problem, _own_mw(problem, schedule, most=True)))
+
+
+def drawn_mw(problem: Problem, schedule: Schedule) -> Floats:
+    """Return all that is expected to be drawn from the grid connection, (T,)."""
+    total = _with_auxiliaries(problem, _beneath(problem, _own_mw(problem, schedule, most=False)))
+    roots = [place for place, circuit in enumerate(problem.circuits) if circuit.parent < 0]
+    return np.asarray(problem.site.fixed_mw + total[roots].sum(axis=0))
+
+
+def market_prices(problem: Problem) -> tuple[Floats, Floats]:
+    """Return what a MWh bought ahead and left over sells for, and what a MWh bought costs, (T,) each."""
+    site = problem.site
+    sell = site.sell_per_mwh if site.sell_per_mwh is not None else np.zeros(problem.grid.count)
+    return sell, site.price_per_mwh + site.adder_per_mwh + site.coincident_per_mwh
 
 
 def mining_mw(problem: Problem, schedule: Schedule) -> Floats:
@@ -161,19 +176,6 @@ def _with_auxiliaries(problem: Problem, beneath: Floats) -> Floats:
             curve = [segment.slope * beneath[place] + segment.fixed_mw for segment in circuit.cooling]
             extra[place] += np.maximum(np.max(curve, axis=0), 0.0)
     return np.asarray(beneath + _beneath(problem, extra))
-
-
-def _drawn_mw(problem: Problem, schedule: Schedule) -> Floats:
-    beneath = _beneath(problem, _own_mw(problem, schedule, most=False))
-    total = _with_auxiliaries(problem, beneath)
-    roots = [place for place, circuit in enumerate(problem.circuits) if circuit.parent < 0]
-    return np.asarray(problem.site.fixed_mw + total[roots].sum(axis=0))
-
-
-def _resale_price(problem: Problem) -> Floats:
-    if problem.site.sell_per_mwh is None:
-        return np.zeros(problem.grid.count)
-    return problem.site.sell_per_mwh
 
 
 def _throughputs(problem: Problem, schedule: Schedule) -> list[Floats]:
