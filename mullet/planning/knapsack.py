@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from mullet.planning.fleet import Fleet, Floats, Ints, Standing
-from mullet.planning.repair import Ground, improve
+from mullet.planning.fleet import Bools, Fleet, Floats, Ints, Standing
+from mullet.planning.repair import Ground, find_domains, improve, make_domains
 
 MICRO = 1e6
 _FUZZ = 1e-4
@@ -159,8 +159,8 @@ def solve(
     room = _room(program, standing, limits)
     stock = _stock(program, crowd, cost_per_watt)
     price = _accept(program, stock, room, cost_per_watt)
-    ground = _ground(program, crowd, stock, room, price, cost_per_watt)
-    moves = improve(ground, repair_rounds)
+    ground = _ground(program, crowd, stock, room)
+    moves = _repair(program, crowd, stock, ground, room, price, cost_per_watt, repair_rounds)
     level = _place(program, standing, crowd, ground.at)
     return _told(program, standing, level, price, cost_per_watt, moves)
 
@@ -321,14 +321,17 @@ def _root_factor(fleet: Fleet) -> Floats:
     return fleet.factor[0] if fleet.factor.size else np.zeros(fleet.sites.size)
 
 
-def _accept(program: Program, stock: _Stock, room: Floats, cost: float) -> Floats:
-    """Give power to increments, best first, as far as every circuit goes; return [C] the worth at each margin."""
+def _accept(program: Program, stock: _Stock, room: Floats, cost: float, open_sites: Bools | None = None) -> Floats:
+    """Give power to increments, best first, as far as every circuit goes; return [C] the worth at each margin.
+
+    Only to `open_sites` [L], where they are given.
+    """
     fleet = program.fleet
     price = np.zeros(fleet.circuits)
     paid = cost * _root_factor(fleet)
     for depth in range(fleet.above.shape[0] - 1, -1, -1):
         node = fleet.above[depth]
-        sites = np.flatnonzero(node >= 0)
+        sites = np.flatnonzero(node >= 0 if open_sites is None else (node >= 0) & open_sites)
         used = np.zeros(fleet.circuits)
         np.add.at(used, node[sites], fleet.factor[depth, sites] * stock.used(stock.stop[sites] + 1, sites))
         tight = used > np.maximum(room, 0.0) + 0.5
@@ -405,7 +408,60 @@ def _common_order(
     return site * max(1, order.size) + place, sites * max(1, order.size), max(1, order.size)
 
 
-def _ground(program: Program, crowd: _Crowd, stock: _Stock, room: Floats, price: Floats, cost: float) -> Ground:
+def _repair(
+    program: Program,
+    crowd: _Crowd,
+    stock: _Stock,
+    ground: Ground,
+    room: Floats,
+    price: Floats,
+    cost: float,
+    rounds: int,
+) -> int:
+    """Fill what is left, the deepest circuits that bind first; change `ground` and `price`; return the moves made.
+
+    What is moved beneath one circuit changes what those above it have left. So loads that answer to a deeper circuit
+    are settled first, each watt at the price that it has above, and the others are then given power once more.
+    """
+    fleet = program.fleet
+    if rounds <= 0 or not stock.key.size:
+        return 0
+    paid = ground.paid = cost * _root_factor(fleet)
+    whole = np.append(stock.start[1:], stock.key.size)
+    opened = np.ones(fleet.sites.size, dtype=np.bool_)
+    moves, below = 0, fleet.above.shape[0]
+    while True:
+        answers, best, higher = find_domains(fleet, price)
+        depths = np.unique(answers[opened & (answers >= 0) & (answers < below)])
+        if not depths.size:
+            return moves
+        depth = int(depths[-1])
+        chosen = opened & (answers == depth)
+        ground.paid = paid + higher
+        domains = make_domains(fleet, depth, chosen, best, higher)
+        if depths.size == 1:
+            return moves + improve(ground, domains, rounds)
+        # Above, all that the others have may be taken from them: they are given power again afterwards.
+        others = opened & ~chosen
+        shallow = np.unique(fleet.above[:depth][:, chosen])
+        shallow = shallow[shallow >= 0]
+        ground.left[shallow] += _at_circuits(fleet, np.where(others, ground.given, 0.0))[shallow]
+        moves += improve(ground, domains, rounds)
+        opened, below = others, depth
+        rest: Floats = room - _at_circuits(fleet, np.where(opened, 0.0, ground.given))
+        stock.stop[opened], stock.part[opened] = whole[opened], 0.0
+        again = _accept(program, stock, rest, cost, opened)
+        keep = np.unique(fleet.above[depth:])
+        price[np.setdiff1d(np.arange(fleet.circuits), keep)] = 0.0
+        np.maximum(price, again, out=price)
+        fresh = _ground(program, crowd, stock, room)
+        rows = opened[ground.site]
+        ground.at[rows] = fresh.at[rows]
+        ground.given = np.where(opened, fresh.given, ground.given)
+        ground.left = rest - _at_circuits(fleet, np.where(opened, fresh.given, 0.0))
+
+
+def _ground(program: Program, crowd: _Crowd, stock: _Stock, room: Floats) -> Ground:
     """Return where the increments given so far put the loads of each row."""
     fleet = program.fleet
     rows, most = crowd.bank.size, fleet.watts.shape[1]
@@ -420,24 +476,24 @@ def _ground(program: Program, crowd: _Crowd, stock: _Stock, room: Floats, price:
     here[:, :-1] -= above[:, 1:]
     profile = fleet.bank_profile[crowd.bank]
     at = np.zeros((rows, most), dtype=np.int64)
-    row, position = np.nonzero(here)
-    at[row, fleet.hull[profile[row], position]] = here[row, position]
-    site = fleet.bank_site[crowd.bank]
-    lowest = program.micro[profile, 0]
-    drawn = (program.micro[profile] * at).sum(axis=1) - lowest * above[:, 0]
-    left: Floats = room - _at_circuits(fleet, np.bincount(site, weights=drawn, minlength=fleet.sites.size))
+    some = np.flatnonzero(here)
+    row = some // most
+    at[row, fleet.hull[profile[row], some % most]] = here.ravel()[some]
+    sites = np.arange(fleet.sites.size)
+    got = stock.used(stock.stop + 1, sites)
+    left: Floats = room - _at_circuits(fleet, got)
     return Ground(
         fleet=fleet,
         at=at,
         profile=profile,
-        site=site,
+        site=fleet.bank_site[crowd.bank],
         floor=fleet.hull[profile, crowd.floor],
         ceiling=fleet.hull[profile, crowd.ceiling],
         running=crowd.running,
         micro=program.micro,
+        given=got,
         left=left,
-        price=price,
-        paid=cost * _root_factor(fleet),
+        paid=np.zeros(fleet.sites.size),
         worth=program.worth,
         half=program.band_per_watt / 2.0,
     )

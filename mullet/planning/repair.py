@@ -1,8 +1,8 @@
-"""What the greedy pass leaves over: single loads moved up, or one up and one down, into the watts that remain.
+"""What the greedy pass leaves over: up to four loads at once, some up and some down, into the watts that remain.
 
 A circuit that binds has less left than its next increment. A move's loss is what it yields less than the same watts
 are worth at that circuit's margin; a move can only gain if its loss is below the worth of what is left, so few loads
-are looked at. Moves may end at points off the hull.
+are looked at. Moves may end at points off the hull. Pairs of moves are joined to fours by a search in sorted sums.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 
 from mullet.planning.fleet import Bools, Fleet, Floats, Ints
 
-_CANDIDATES = 16
-"""Moves up and moves down that are tried against each other at each circuit."""
+_CANDIDATES = 12
+"""Moves up, and as many down, that are tried together at each circuit."""
+_MOST_CIRCUITS = 256
+"""Circuits that are looked at in a round: those where most is left over."""
 _LEAST = 1e-12
 """Of what a circuit's rest is worth: a smaller gain is rounding."""
 
@@ -38,36 +40,35 @@ class Ground:
     """[V, K] loads that stood at this hull position or above it before."""
     micro: Floats
     """[P, K] microwatts at each point."""
+    given: Floats
+    """[L] microwatts given above the lowest points."""
     left: Floats
     """[C] microwatts left."""
-    price: Floats
-    """[C] worth of a watt at the margin, 0 where the circuit does not bind."""
     paid: Floats
-    """[L] what a watt at the site costs."""
+    """[L] what a watt at the site costs, and what it is worth to others above the circuit that the site answers to."""
     worth: float
     half: float
     """Half the deadband per watt."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Domains:
-    """Each site answers to the circuit above it whose margin is worth most."""
+class Domains:
+    """Each site answers to the circuit above it whose margin is worth most; these are at one depth."""
 
     of: Ints
-    """[L] domain of the site, -1 where nothing binds."""
+    """[L] domain of the site, -1 for none of these."""
     circuit: Ints
     """[Q]"""
     price: Floats
-    """[Q]"""
+    """[Q] what a watt there is worth, less what the circuits above it charge for it."""
     factor: Floats
     """[L] watts at the domain's circuit per watt at the site."""
-    depth: Ints
-    """[L] depth of the domain's circuit."""
+    depth: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Moves:
-    """One load each, from one point to another; sorted by domain, the least loss first."""
+    """One load each, from one point to another."""
 
     row: Ints
     start: Ints
@@ -76,55 +77,65 @@ class _Moves:
     """Change at the domain's circuit; positive for moves up."""
     gain: Floats
     domain: Ints
+    """Ascending among moves up, and among moves down."""
     place: Ints
-    """Number within the domain."""
+    """Column among the domain's moves: first those up, then those down, the least loss first."""
 
 
-def improve(ground: Ground, rounds: int) -> int:
+def improve(ground: Ground, domains: Domains, rounds: int) -> int:
     """Move loads while that gains, for at most `rounds` rounds; change `at` and `left`; return the moves made."""
-    domains = _domains(ground)
     if not domains.circuit.size:
         return 0
+    most = ground.at.shape[1]
     rows = np.flatnonzero(domains.of[ground.site] >= 0)
     row, point = np.nonzero(ground.at[rows])
     row = rows[row]
     made = 0
     for _ in range(rounds):
-        ups, downs, useful = _candidates(ground, domains, row, point)
+        moves, useful = _candidates(ground, domains, row, point)
         row, point = row[useful], point[useful]
-        chosen_up, chosen_down = _pairs(ground, domains, ups, downs)
-        if not chosen_up.size:
+        chosen = _combinations(ground, domains, moves)
+        if not chosen.size:
             break
-        moved = _apply(ground, ups, downs, chosen_up, chosen_down)
-        if not moved[0].size:
+        met = _apply(ground, moves, chosen)
+        if not met.size:
             break
-        made += moved[0].size
-        pairs = np.unique(np.concatenate([row * ground.at.shape[1] + point, moved[0] * ground.at.shape[1] + moved[1]]))
-        row, point = pairs // ground.at.shape[1], pairs % ground.at.shape[1]
-        here = ground.at[row, point] > 0
-        row, point = row[here], point[here]
+        made += met.size // 2
+        pairs = np.unique(np.concatenate([row * most + point, met]))
+        pairs = pairs[ground.at[pairs // most, pairs % most] > 0]
+        row, point = pairs // most, pairs % most
     return made
 
 
-def _domains(ground: Ground) -> _Domains:
-    fleet = ground.fleet
+def find_domains(fleet: Fleet, price: Floats) -> tuple[Ints, Floats, Floats]:
+    """Return [L] the depth of the circuit whose margin is worth most to each site, -1 where nothing binds.
+
+    With it, [L] what a watt at the site is worth there, and [L] what it is worth at the circuits above that one.
+    """
     inside = fleet.above >= 0
-    worth = np.where(inside, ground.price[np.maximum(fleet.above, 0)] * fleet.factor, 0.0)
+    worth = np.where(inside, price[np.maximum(fleet.above, 0)] * fleet.factor, 0.0)
     depths, sites = worth.shape
     if not depths or not sites:
-        none = np.zeros(0, dtype=np.int64)
-        return _Domains(none, none, np.zeros(0), np.zeros(0), none)
-    # Of equal margins the circuit nearest to the load: it has the least room.
-    depth = depths - 1 - np.argmax(worth[::-1], axis=0)
-    bound = worth[depth, np.arange(sites)] > 0.0
-    circuit = np.where(bound, fleet.above[depth, np.arange(sites)], -1)
-    circuits = np.unique(circuit[bound])
-    of = np.where(bound, np.searchsorted(circuits, circuit), -1)
-    return _Domains(of, circuits, ground.price[circuits], fleet.factor[depth, np.arange(sites)], depth)
+        return np.full(sites, -1, dtype=np.int64), np.zeros(sites), np.zeros(sites)
+    # Of equal margins the circuit nearest to the grid: one search then looks at all loads beneath it.
+    depth = np.argmax(worth, axis=0)
+    best = worth[depth, np.arange(sites)]
+    higher = np.where(np.arange(depths)[:, None] < depth[None, :], worth, 0.0).max(axis=0)
+    return np.where(best > 0.0, depth, -1), best, higher
 
 
-def _candidates(ground: Ground, domains: _Domains, row: Ints, point: Ints) -> tuple[_Moves, _Moves, Bools]:
-    """Return moves up, moves down, and which of the (row, point) pairs have any that may be of use."""
+def make_domains(fleet: Fleet, depth: int, chosen: Bools, best: Floats, higher: Floats) -> Domains:
+    """Return the circuits at `depth` that the `chosen` sites [L] answer to."""
+    circuit = np.where(chosen, fleet.above[depth], -1)
+    circuits, first = np.unique(circuit[chosen], return_index=True)
+    of = np.where(chosen, np.searchsorted(circuits, circuit), -1)
+    site = np.flatnonzero(chosen)[first]
+    factor = fleet.factor[depth]
+    return Domains(of, circuits, (best[site] - higher[site]) / factor[site], factor, depth)
+
+
+def _candidates(ground: Ground, domains: Domains, row: Ints, point: Ints) -> tuple[_Moves, Bools]:
+    """Return moves that may be of use, and which of the (row, point) pairs have any."""
     fleet = ground.fleet
     most = fleet.watts.shape[1]
     profile, site = ground.profile[row], ground.site[row]
@@ -145,12 +156,14 @@ def _candidates(ground: Ground, domains: _Domains, row: Ints, point: Ints) -> tu
     allowed &= loss < price * left
     # A rise must also fit the circuits between the load and its domain's.
     allowed &= (step <= 0.0) | (step <= _beneath(ground, domains)[site][:, None] * factor + 0.5)
-    up_row, up_end = np.nonzero(allowed & (step > 0.0))
-    down_row, down_end = np.nonzero(allowed & (step < 0.0))
     found = []
-    for at, end in ((up_row, up_end), (down_row, down_end)):
-        found.append(_ranked(row[at], point[at], end, step[at, end], gain[at, end], loss[at, end], domain[at]))
-    return found[0], found[1], allowed.any(axis=1)
+    for up in (True, False):
+        at, end = np.nonzero(allowed & ((step > 0.0) == up))
+        ranked, place = _ranked(step[at, end], loss[at, end], domain[at])
+        at, end = at[ranked], end[ranked]
+        column = place if up else place + _CANDIDATES
+        found.append((row[at], point[at], end, step[at, end], gain[at, end], domain[at], column))
+    return _Moves(*(np.concatenate(pair) for pair in zip(*found, strict=True))), allowed.any(axis=1)
 
 
 def _kept(ground: Ground, row: Ints, point: Ints, profile: Ints, up: bool) -> Floats:
@@ -167,111 +180,127 @@ def _kept(ground: Ground, row: Ints, point: Ints, profile: Ints, up: bool) -> Fl
     return keep - keep[np.arange(row.size), point][:, None]
 
 
-def _beneath(ground: Ground, domains: _Domains) -> Floats:
+def _beneath(ground: Ground, domains: Domains) -> Floats:
     """Return [L] the microwatts that each site may still get by the circuits beneath its domain's."""
     fleet = ground.fleet
     room = np.full(fleet.sites.size, np.inf)
-    for depth in range(fleet.above.shape[0]):
+    for depth in range(domains.depth + 1, fleet.above.shape[0]):
         node = fleet.above[depth]
-        here = (node >= 0) & (depth > domains.depth)
+        here = node >= 0
         room[here] = np.minimum(room[here], ground.left[node[here]] / fleet.factor[depth, here])
     return room
 
 
-def _ranked(row: Ints, start: Ints, end: Ints, step: Floats, gain: Floats, loss: Floats, domain: Ints) -> _Moves:
+def _ranked(step: Floats, loss: Floats, domain: Ints) -> tuple[Ints, Ints]:
+    """Return the moves of least loss in each domain and their number there."""
     order = np.lexsort((step, loss, domain))
     step, loss, domain = step[order], loss[order], domain[order]
     # Moves that are alike in all that counts are worth trying once.
     new = np.ones(order.size, dtype=np.bool_)
     new[1:] = (domain[1:] != domain[:-1]) | (loss[1:] != loss[:-1]) | (step[1:] != step[:-1])
-    order, step, domain = order[new], step[new], domain[new]
+    order, domain = order[new], domain[new]
     place = np.arange(order.size) - np.searchsorted(domain, domain)
     few = place < _CANDIDATES
-    order = order[few]
-    return _Moves(row[order], start[order], end[order], step[few], gain[order], domain[few], place[few])
+    return order[few], place[few]
 
 
-def _pairs(ground: Ground, domains: _Domains, ups: _Moves, downs: _Moves) -> tuple[Ints, Ints]:
-    """Return, for each domain that gains, the best move up and the best move down with it (-1 for none)."""
-    active = np.unique(ups.domain)
+def _combinations(ground: Ground, domains: Domains, moves: _Moves) -> Ints:
+    """Return [N, 4] moves (-1 for none) to be made together, one line for a domain that gains, the best first."""
+    up = moves.place < _CANDIDATES
+    active = np.unique(moves.domain[up])
+    stake = domains.price[active] * ground.left[domains.circuit[active]]
+    active = np.sort(active[np.argsort(-stake, kind="stable")[:_MOST_CIRCUITS]])
     if not active.size:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    width = _CANDIDATES
-    up_step, up_gain, up_id = _padded(active, ups, width, np.inf)
-    down_step, down_gain, down_id = _padded(active, downs, width, 0.0)
-    none = np.zeros((active.size, 1))
-    down_step, down_gain = np.concatenate([none, down_step], axis=1), np.concatenate([none, down_gain], axis=1)
-    down_id = np.concatenate([none.astype(np.int64) - 1, down_id], axis=1)
-    left = np.maximum(ground.left[domains.circuit[active]], 0.0)[:, None, None] + 0.5
-    fits = up_step[:, :, None] + down_step[:, None, :] <= left
-    fits &= (up_id[:, :, None] != -1) & ((down_id != -1) | (np.arange(width + 1) == 0)[None, :])[:, None, :]
-    # The same loads cannot go up and down at once.
-    up_code = np.where(up_id >= 0, ups.row[up_id] * ground.at.shape[1] + ups.start[up_id], -1)
-    down_code = np.full(down_id.shape, -2, dtype=np.int64)
-    if downs.row.size:
-        down_code = np.where(down_id >= 0, downs.row[down_id] * ground.at.shape[1] + downs.start[down_id], -2)
-    fits &= up_code[:, :, None] != down_code[:, None, :]
-    total = np.where(fits, up_gain[:, :, None] + down_gain[:, None, :], -np.inf)
-    flat = total.reshape(active.size, -1)
-    best = np.argmax(flat, axis=1)
-    scale = domains.price[active] * np.maximum(ground.left[domains.circuit[active]], 1.0) / 1e6
-    gains = flat[np.arange(active.size), best]
-    good = np.flatnonzero(gains > _LEAST + _LEAST * scale)
-    good = good[np.argsort(-gains[good], kind="stable")]
-    return up_id[good, best[good] // (width + 1)], down_id[good, best[good] % (width + 1)]
-
-
-def _padded(active: Ints, moves: _Moves, width: int, empty: float) -> tuple[Floats, Floats, Ints]:
-    step = np.full((active.size, width), empty)
-    gain = np.full((active.size, width), -np.inf)
+        return np.zeros((0, 4), dtype=np.int64)
+    width = 2 * _CANDIDATES + 1
     number = np.full((active.size, width), -1, dtype=np.int64)
-    at = np.searchsorted(active, moves.domain)
-    here = np.flatnonzero((at < active.size) & (active[np.minimum(at, active.size - 1)] == moves.domain))
-    line, place = at[here], moves.place[here]
-    step[line, place], gain[line, place], number[line, place] = moves.micro[here], moves.gain[here], here
-    return step, gain, number
+    line = np.searchsorted(active, moves.domain)
+    here = np.flatnonzero(active[np.minimum(line, active.size - 1)] == moves.domain)
+    number[line[here], moves.place[here]] = here
+    known = number >= 0
+    step = np.where(known, moves.micro[number], 0.0)
+    gain = np.where(known, moves.gain[number], -np.inf)
+    # The last column is the move that moves nothing.
+    gain[:, -1] = 0.0
+    code = np.where(known, moves.row[number] * ground.at.shape[1] + moves.start[number], -1 - np.arange(width))
+    spare = np.where(known, ground.at[moves.row[number], moves.start[number]], 4)
+    one, two = np.triu_indices(width)
+    total = step[:, one] + step[:, two]
+    worth = gain[:, one] + gain[:, two]
+    worth[(code[:, one] == code[:, two]) & (spare[:, one] < 2)] = -np.inf
+    left = np.maximum(ground.left[domains.circuit[active]], 0.0)[:, None] + 0.5
+    lines = np.arange(active.size)
+    first, second, gained = _best_sums(total, worth, left)
+    ids = np.stack([number[lines, c] for c in (one[first], two[first], one[second], two[second])], axis=1)
+    # Four moves may need more loads of one kind than there are; then two must do.
+    codes = np.where(ids >= 0, moves.row[ids] * ground.at.shape[1] + moves.start[ids], -1)
+    wanted = ((codes[:, :, None] == codes[:, None, :]) & (codes >= 0)[:, :, None]).sum(axis=2)
+    short = (wanted > np.where(ids >= 0, ground.at[moves.row[ids], moves.start[ids]], 4)).any(axis=1)
+    alone = np.where(total <= left, worth, -np.inf)
+    best = np.argmax(alone, axis=1)
+    pair = np.stack([number[lines, one[best]], number[lines, two[best]]], axis=1)
+    ids[short] = np.concatenate([pair, np.full_like(pair, -1)], axis=1)[short]
+    gained = np.where(short, alone[lines, best], gained)
+    least = _LEAST * (1.0 + domains.price[active] * np.maximum(ground.left[domains.circuit[active]], 1.0))
+    good = np.flatnonzero(gained > least)
+    return ids[good[np.argsort(-gained[good], kind="stable")]]
 
 
-def _apply(ground: Ground, ups: _Moves, downs: _Moves, up: Ints, down: Ints) -> tuple[Ints, Ints]:
-    """Make the moves that every circuit above still carries, the greatest gains first; return rows and points met."""
+def _best_sums(total: Floats, worth: Floats, left: Floats) -> tuple[Ints, Ints, Floats]:
+    """Return per line the two columns whose worth together is greatest while their total is within `left`."""
+    lines, columns = total.shape
+    order = np.argsort(total, axis=1, kind="stable")
+    ordered = np.take_along_axis(total, order, 1)
+    best = np.maximum.accumulate(np.take_along_axis(worth, order, 1), axis=1)
+    # Where the running maximum was last reached.
+    fresh = np.ones(best.shape, dtype=np.bool_)
+    fresh[:, 1:] = best[:, 1:] > best[:, :-1]
+    where = np.maximum.accumulate(np.where(fresh, np.arange(columns)[None, :], 0), axis=1)
+    # One search for all lines: every line is lifted above the one before it.
+    lift = (2.0 * float(np.abs(total).max()) + float(left.max()) + 1.0) * 2.0 * np.arange(lines)[:, None]
+    most = np.searchsorted((ordered + lift).ravel(), (left - total + lift).ravel(), side="right")
+    most = most.reshape(lines, columns) - columns * np.arange(lines)[:, None] - 1
+    possible = most >= 0
+    most = np.clip(most, 0, columns - 1)
+    joint = np.where(possible, worth + np.take_along_axis(best, most, 1), -np.inf)
+    first = np.argmax(joint, axis=1)
+    number = np.arange(lines)
+    second = order[number, where[number, most[number, first]]]
+    return first, second, joint[number, first]
+
+
+def _apply(ground: Ground, moves: _Moves, chosen: Ints) -> Ints:
+    """Make the moves that every circuit above still carries; return each row and point met, as one flat index."""
     fleet = ground.fleet
-    paired = down >= 0
-    sites = [ground.site[ups.row[up]], np.zeros(up.size, dtype=np.int64)]
-    profiles = [ground.profile[ups.row[up]], np.zeros(up.size, dtype=np.int64)]
-    rise = [
-        ground.micro[profiles[0], ups.end[up]] - ground.micro[profiles[0], ups.start[up]],
-        np.zeros(up.size),
-    ]
-    if paired.any():
-        other = down[paired]
-        sites[1][paired] = ground.site[downs.row[other]]
-        profiles[1][paired] = ground.profile[downs.row[other]]
-        rise[1][paired] = (
-            ground.micro[profiles[1][paired], downs.end[other]] - ground.micro[profiles[1][paired], downs.start[other]]
-        )
-    accepted = np.ones(up.size, dtype=np.bool_)
+    used = chosen >= 0
+    row = moves.row[chosen]
+    site, profile = ground.site[row], ground.profile[row]
+    rise = np.where(used, ground.micro[profile, moves.end[chosen]] - ground.micro[profile, moves.start[chosen]], 0.0)
+    accepted = np.ones(chosen.shape[0], dtype=np.bool_)
     for depth in range(fleet.above.shape[0]):
-        # The net change counts where both are under one circuit; what falls elsewhere helps nobody before it is booked.
-        node = [fleet.above[depth, s] for s in sites]
-        change = [np.where(n >= 0, fleet.factor[depth, s] * r, 0.0) for n, s, r in zip(node, sites, rise, strict=True)]
-        net = np.maximum(change[0] + np.where(node[1] == node[0], change[1], 0.0), 0.0) * accepted
-        order = np.argsort(node[0], kind="stable")
-        group, ordered = node[0][order], net[order]
+        node = np.where(used, fleet.above[depth, site], -1)
+        change = np.where(node >= 0, fleet.factor[depth, site] * rise, 0.0)
+        same = node[:, :, None] == node[:, None, :]
+        net = np.maximum((same * change[:, None, :]).sum(axis=2), 0.0)
+        # Each circuit once for a line: where it is met first.
+        net[np.argmax(same, axis=2) != np.arange(4)[None, :]] = 0.0
+        net = np.where(accepted[:, None] & (node >= 0), net, 0.0)
+        order = np.argsort(node.ravel(), kind="stable")
+        group, ordered = node.ravel()[order], net.ravel()[order]
         summed = np.cumsum(ordered)
         first = np.searchsorted(group, group)
         within = summed - summed[first] + ordered[first]
         room = np.maximum(ground.left[np.maximum(group, 0)], 0.0) + 0.5
-        accepted[order[(group >= 0) & (ordered > 0.0) & (within > room)]] = False
-    for side, moves, number in ((0, ups, up), (1, downs, down)):
-        use = accepted & (paired if side else np.True_)
-        picked = number[use]
-        np.add.at(ground.at, (moves.row[picked], moves.start[picked]), -1)
-        np.add.at(ground.at, (moves.row[picked], moves.end[picked]), 1)
-        for depth in range(fleet.above.shape[0]):
-            node = fleet.above[depth, sites[side][use]]
-            here = node >= 0
-            np.add.at(ground.left, node[here], -(fleet.factor[depth, sites[side][use]] * rise[side][use])[here])
-    rows = [ups.row[up[accepted]]] * 2 + [downs.row[down[accepted & paired]]] * 2
-    points = [ups.start[up[accepted]], ups.end[up[accepted]]]
-    points += [downs.start[down[accepted & paired]], downs.end[down[accepted & paired]]]
-    return np.concatenate(rows), np.concatenate(points)
+        accepted[order[(ordered > 0.0) & (within > room)] // 4] = False
+    made = used & accepted[:, None]
+    number = chosen[made]
+    most = ground.at.shape[1]
+    np.add.at(ground.at, (moves.row[number], moves.start[number]), -1)
+    np.add.at(ground.at, (moves.row[number], moves.end[number]), 1)
+    np.add.at(ground.given, site[made], rise[made])
+    for depth in range(fleet.above.shape[0]):
+        node = fleet.above[depth, site[made]]
+        here = node >= 0
+        np.add.at(ground.left, node[here], -(fleet.factor[depth, site[made]] * rise[made])[here])
+    ends = moves.row[number] * most
+    return np.concatenate([ends + moves.start[number], ends + moves.end[number]])
