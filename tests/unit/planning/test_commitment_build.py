@@ -275,8 +275,6 @@ def test_a_common_share_of_expected_power_costs_no_variables() -> None:
 @given(seed=st.integers(0, 10_000), share=st.sampled_from([1.05, 1.2]))
 def test_the_objective_is_the_money_that_the_schedule_earns(seed: int, share: float) -> None:
     problem = facility(seed, share=share)
-    # Peaks are of import, whether bought now or ahead.
-    problem = replace(problem, site=replace(problem.site, demand_charges=()))
     model, solution, objective = solved(problem)
     schedule = schedule_of(model, solution)
     judged = evaluate(problem, schedule)
@@ -293,8 +291,7 @@ def test_power_is_what_the_tree_adds_up_to(seed: int) -> None:
     judged = evaluate(problem, schedule_of(model, solution))
     # Cooling above its curve is allowed up to the chord, and never pays at a positive price but where a limit has one.
     assert np.all(x[model.circuit_mw] >= judged.circuit_mw - 1e-6)
-    used = problem.site.ppa_mw - x[model.sold_mw]
-    assert x[model.import_mw] == pytest.approx(judged.import_mw + used, abs=1e-5)
+    assert x[model.import_mw] == pytest.approx(judged.import_mw, abs=1e-5)
 
 
 # How long loads stay on and off
