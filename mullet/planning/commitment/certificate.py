@@ -70,9 +70,9 @@ def evaluate(problem: Problem, schedule: Schedule) -> Evaluation:
     hours, site = problem.grid.hours, problem.site
     hash_rates = [group.th_per_s @ counts for group, counts in zip(problem.mining, schedule.at_least, strict=True)]
     imported = drawn_mw(problem, schedule)
-    sell, cost = market_prices(problem)
-    # What is used of power bought ahead saves buying; where selling it earns more than that, all of it is sold.
-    sold = np.where(sell > cost, site.ppa_mw, np.maximum(site.ppa_mw - imported, 0.0))
+    sell, _ = market_prices(problem)
+    # What was bought ahead is used first: reselling never earns more than buying costs (`Site.sell_per_mwh`).
+    sold = np.maximum(site.ppa_mw - imported, 0.0)
     bought = imported - site.ppa_mw + sold
     value, penalty, unserved = 0.0, 0.0, []
     for service, throughput in zip(problem.inference, _throughputs(problem, schedule), strict=True):
