@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (WorkerError, OSError) as error:
         sys.stderr.write(f"{given.name} could not run: {error}\n")
         return 1
-    return 0
+    return 1 if any(figure.failed for figure in figures) else 0
 
 
 if __name__ == "__main__":

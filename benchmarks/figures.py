@@ -45,7 +45,9 @@ class Figure:
     peer: str | None = None
     """What was measured or computed in the same run to hold the figure against."""
     ratio: float | None = None
-    """The peer's figure divided by this one: above 1 is better for times, or as `peer` says."""
+    """The peer's figure divided by this one, so that above 1 is better wherever less is."""
+    failed: bool = False
+    """Whether it should have been measured and could not be; a peer that is not installed is no failure."""
 
     @property
     def met(self) -> bool | None:

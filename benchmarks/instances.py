@@ -42,9 +42,14 @@ _RESERVE = 3e3
 GRIDS = {
     "nu64": ((24, 1), (24, 3), (16, 12)),
     "nu88": ((24, 1), (24, 3), (40, 12)),
-    "day": ((288, 1),),
 }
-"""(number of steps, length of each in 5-minute steps); nu88 is 48 h, the others 24 h."""
+"""(number of steps, length of each in 5-minute steps); nu88 is 48 h, nu64 24 h."""
+
+
+def grid_of(name: str) -> tuple[tuple[int, int], ...]:
+    """Return a grid by name; "u288" are 288 steps of 5 minutes."""
+    return GRIDS[name] if name in GRIDS else ((int(name.removeprefix("u")), 1),)
+
 
 # Power and hashrate of each point above sleep, as shares of a load's own nominal ones.
 _PROFILES = (
@@ -127,7 +132,7 @@ class Scene:
 
         Prices of a long step are means, limits the lowest.
         """
-        lengths = np.concatenate([np.full(count, length) for count, length in GRIDS[grid]])
+        lengths = np.concatenate([np.full(count, length) for count, length in grid_of(grid)])
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         span = _Span(at + starts, lengths)
         return Problem(

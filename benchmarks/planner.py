@@ -1,0 +1,192 @@
+"""The horizon planner: seconds, memory, agreement, what rounding and coarse steps cost, and the loop beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.figures import Figure, at_least, at_most
+from benchmarks.options import Options
+from benchmarks.workers.process import PeerMissing, WorkerError, run_worker
+from benchmarks.workers.statistics import percentile
+
+_LIMIT_S = 1_800.0
+_SAME = 1e-6
+_PEERS = (("linopy_peer", "linopy + HiGHS"), ("pulp_peer", "PuLP + HiGHS"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """How large everything is."""
+
+    instance: dict[str, Any]
+    solves: int
+    repeats: int
+    check_every: int
+    lived_steps: int
+    loads: int
+    plans: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.instance['groups']} groups, {self.instance['loads']:,} loads, {self.instance['grid']}"
+
+
+_FULL = _Size({"groups": 200, "loads": 30_000, "grid": "nu88", "seed": 1}, 300, 60, 30, 288, 30_000, 20)
+_QUICK = _Size({"groups": 50, "loads": 7_500, "grid": "nu88", "seed": 1}, 30, 10, 15, 24, 3_000, 3)
+
+
+def measure(options: Options) -> list[Figure]:
+    """Return all figures of the planner; the targets are those of the full size."""
+    size = _QUICK if options.quick else _FULL
+    found: list[Figure] = []
+    parts: tuple[tuple[str, Callable[[], list[Figure]]], ...] = (
+        ("speed", lambda: _speed(options, size)),
+        ("rounding", lambda: _rounding(options)),
+        ("closed loop", lambda: _closed_loop(options, size)),
+        ("control loop", lambda: _control_loop(size)),
+    )
+    for name, part in parts:
+        sys.stderr.write(f"{name}\n")
+        try:
+            found += part()
+        except WorkerError as error:
+            found.append(Figure(name, None, "", peer=f"could not run: {error}", failed=True))
+    return found
+
+
+def _speed(options: Options, size: _Size) -> list[Figure]:
+    cold = run_worker("cold", {**size.instance, "backend": "clp"}, _LIMIT_S)
+    second = run_worker("cold", {**size.instance, "backend": "highs"}, _LIMIT_S)
+    rolling = {**size.instance, "solves": size.solves, "check_every": size.check_every}
+    warm = run_worker("rolling", rolling, _LIMIT_S)
+    again = run_worker("rolling", {**rolling, "solves": size.repeats, "check_every": 0}, _LIMIT_S)
+    peers = {name: _peer(worker, options, size) for worker, name in _PEERS}
+    cold_s, warm_s = cold["build_s"] + cold["solve_s"], percentile(warm["total_s"][1:], 0.5)
+    found = _seconds(size, cold, second, warm, cold_s, warm_s)
+    for name, peer in peers.items():
+        found += _against(name, peer, cold, cold_s, warm_s)
+    return found + _sameness(cold, second, warm, again)
+
+
+def _peer(worker: str, options: Options, size: _Size) -> dict[str, Any] | None:
+    try:
+        return run_worker(worker, size.instance, _LIMIT_S, options.peers)
+    except PeerMissing:
+        return None
+
+
+def _seconds(
+    size: _Size, cold: dict[str, Any], second: dict[str, Any], warm: dict[str, Any], cold_s: float, warm_s: float
+) -> list[Figure]:
+    full = size is _FULL
+    parts = f"build {cold['build_s']:.3f}, CLP {cold['solve_s']:.3f}; {cold['variables']:,} x {cold['rows']:,}"
+    other = f"build {second['build_s']:.3f}, HiGHS {second['solve_s']:.3f}"
+    walls = warm["wall_s"][1:]
+    early = warm["resident_mib"][min(10, size.solves // 3)]
+    growth = (warm["resident_mib"][-1] - early) / early * 100.0
+    times = f"{len(walls)} re-solves, {warm['warm']} of them warm"
+    build = f"of it building, median {percentile(warm['build_s'][1:], 0.5):.3f}; {times}"
+    return [
+        Figure(f"cold build + solve, {size.words}", cold_s, "s CPU", at_most(1.5) if full else None, parts),
+        Figure("the same with the second backend", second["build_s"] + second["solve_s"], "s CPU", None, other),
+        Figure("warm re-solve, median", warm_s, "s CPU", at_most(0.25) if full else None, build),
+        Figure("warm re-solve, p50", percentile(walls, 0.5) * 1e3, "ms"),
+        Figure("warm re-solve, p99", percentile(walls, 0.99) * 1e3, "ms", at_most(500.0) if full else None, times),
+        Figure("resident memory, growth since re-solve 10", growth, "%", at_most(1.0), f"from {early:.0f} MiB"),
+        Figure("peak memory, cold", cold["peak_mib"], "MiB"),
+    ]
+
+
+def _against(
+    name: str, peer: dict[str, Any] | None, cold: dict[str, Any], cold_s: float, warm_s: float
+) -> list[Figure]:
+    linopy = name.startswith("linopy")
+    if peer is None:
+        words = "not installed: uv run --group bench python -m benchmarks planner"
+        return [Figure(f"cold, times faster than {name}", None, "x", at_least(3.0) if linopy else None, words)]
+    total = peer["build_s"] + peer["solve_s"]
+    words = (
+        f"{total:.2f} s CPU: build {peer['build_s']:.2f}, solve {peer['solve_s']:.2f}; {peer['variables']:,} variables"
+    )
+    apart = _apart(peer["objective"], cold["objective"])
+    return [
+        Figure(f"cold, times faster than {name}", total / cold_s, "x", at_least(3.0) if linopy else None, words,
+               total / cold_s),
+        Figure(f"warm, times faster than {name}", total / warm_s, "x", at_least(20.0) if linopy else None,
+               "its build + solve from nothing: it has no warm start", total / warm_s),
+        Figure(f"objective, relative difference from {name}", apart, "", at_most(_SAME), f"{peer['objective']:.4f}"),
+        Figure(f"peak memory of {name}", peer["peak_mib"], "MiB", None, f"mullet cold {cold['peak_mib']:.0f} MiB",
+               peer["peak_mib"] / cold["peak_mib"]),
+    ]  # fmt: skip
+
+
+def _sameness(
+    cold: dict[str, Any], second: dict[str, Any], warm: dict[str, Any], again: dict[str, Any]
+) -> list[Figure]:
+    count = len(again["objectives"])
+    worst = max(_apart(a, b) for a, b in zip(warm["objectives"], again["objectives"], strict=False))
+    differing = sum(a != b for a, b in zip(warm["digests"], again["digests"], strict=False))
+    backends = max(_apart(cold["objective"], second["objective"]), warm["differences"]["highs"])
+    checked = f"{warm['checked'] + 1} programs"
+    return [
+        Figure("objective, largest relative difference of backends", backends, "", at_most(_SAME), checked),
+        Figure("objective, largest relative difference warm to cold", warm["differences"]["cold"], "", at_most(_SAME),
+               f"{warm['checked']} programs"),
+        Figure("objective, the same inputs in another process", worst, "", at_most(_SAME), f"{count} re-solves"),
+        Figure("plans that differ by a bit between the two", differing, "", at_most(0), f"of {count}"),
+    ]  # fmt: skip
+
+
+def _rounding(options: Options) -> list[Figure]:
+    sizes = [(50, 487, 0.02), (50, 3_000, 0.02), (50, 30_000, 0.02), (10, 15, 0.5), (10, 50, 0.5), (50, 50, 0.5)]
+    if options.quick:
+        sizes = [(50, 487, 0.02), (10, 50, 0.5)]
+    found = []
+    for groups, loads, target in sizes:
+        asked = {"groups": groups, "loads": loads, "grid": "nu64", "seed": 1, "limit_s": 5.0}
+        got = run_worker("rounding", asked, _LIMIT_S)
+        name = f"integer schedule, {loads:,} loads in {groups} groups"
+        words = f"bound {got['bound']:.2f}; {got['wall_s']:.2f} s after the relaxation's {got['relaxed_s']:.2f} s"
+        found.append(Figure(f"{name}: gap to the bound", got["gap"] * 100.0, "%", at_most(target), words))
+        found.append(Figure(f"{name}: limits broken", got["broken"], "", at_most(0), got["by"]))
+        if loads <= 50:
+            found.append(Figure(f"{name}: time", got["wall_s"] + got["relaxed_s"], "s", at_most(5.0)))
+    return found
+
+
+def _closed_loop(options: Options, size: _Size) -> list[Figure]:
+    found = []
+    for name, first_day in (("synthetic prices", None), ("ERCOT HB_WEST, 8 May 2024", 127)):
+        if options.quick and first_day is not None:
+            continue
+        asked = {"groups": 20, "loads": 30_000, "seed": 1, "steps": size.lived_steps, "first_day": first_day}
+        coarse = run_worker("closed_loop", {**asked, "grid": "nu64"}, _LIMIT_S)
+        label = f"closed loop {size.lived_steps // 12} h, {name}: loss by coarse far steps"
+        if "missing" in coarse:
+            found.append(Figure(label, None, "%", at_most(0.03), f"skipped: {coarse['missing']}"))
+            continue
+        fine = run_worker("closed_loop", {**asked, "grid": "u288"}, _LIMIT_S)
+        loss = (fine["earned"] - coarse["earned"]) / abs(fine["earned"]) * 100.0
+        words = (
+            f"{coarse['earned']:.2f} of {fine['earned']:.2f} at uniform 5 min, perfect foresight {fine['bound']:.2f}"
+        )
+        found.append(Figure(label, loss, "%", at_most(0.03), words, fine["p50_s"] / coarse["p50_s"]))
+    return found
+
+
+def _control_loop(size: _Size) -> list[Figure]:
+    asked = {"loads": size.loads, "seed": 1, "plans": size.plans, "limit_s": 20.0, "quiet_s": 3.0}
+    got = run_worker("control_loop", {**asked, "kills": 3, "kill_limit_s": 2.0}, _LIMIT_S)
+    quiet = f"{got['quiet_max_s'] * 1e3:.1f} ms without planning; {got['answered']} of {got['asked']} plans answered"
+    gap = Figure(f"control loop, longest gap while planning {size.loads:,} loads", got["busy_max_s"] * 1e3, "ms",
+                 at_most(10.0), quiet, got["quiet_max_s"] / got["busy_max_s"])  # fmt: skip
+    kills = f"worst of {got['kills']}; the process is gone after {got['gone_max_s'] * 1e3:.0f} ms"
+    dispatch = got["dispatch_max_s"] * 1e3
+    return [gap, Figure("stuck solver, from the limit to another plan adopted", dispatch, "ms", at_most(100.0), kills)]
+
+
+def _apart(one: float, other: float) -> float:
+    return abs(one - other) / max(1.0, abs(one))
