@@ -34,8 +34,9 @@ CSV file (first column the UTC start of the interval, then price_usd_mwh or the 
 
 --set asks what if: the plan is made with and without, and the difference printed in money and MW. It may be given
 several times: prices.adder, prices.shift, prices.scale, hashprice (or economics.hashprice), economics.pool_fee,
-economics.deadband, circuits.ID.limit, circuits.ID.unmanaged, services.ID.need, services.ID.value, services.ID.flex, services.ID.reserve,
-banks.ID.available, pacing.ramp, pacing.min_on, pacing.min_off. `--set help` lists all that the policy has.
+economics.deadband, circuits.ID.limit, circuits.ID.unmanaged, services.ID.need, services.ID.value,
+services.ID.flex, services.ID.reserve, banks.ID.available, pacing.ramp, pacing.min_on, pacing.min_off.
+`--set help` lists all that the policy has.
 
 Example: mullet plan west-texas --prices day-ahead.csv --at 2025-07-01T00:00Z --html plan.html
 

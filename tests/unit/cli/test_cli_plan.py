@@ -227,10 +227,13 @@ def test_everything_that_may_be_set_can_be_and_makes_a_plan(name: str) -> None:
         parts = setting.key.split(".")
         general = ".".join("ID" if part in ids and number == 1 else part for number, part in enumerate(parts))
         assert general in text
-        (change,) = read_changes(facility, [f"{setting.key}={setting.takes}"])
+        assert read_changes(facility, [f"{setting.key}={setting.takes}"])
+        # No shipped policy has a 3 there.
+        value = re.sub(r"-?[0-9.]+", "3", setting.takes)
+        (change,) = read_changes(facility, [f"{setting.key}={value}"])
         changed = changed_facility(facility, [change])
         request = changed_request(full_request(changed, None, AT), [change])
-        assert (changed, request) != (facility, full_request(facility, None, AT)) or setting.key.startswith("banks.")
+        assert (changed, request) != (facility, full_request(facility, None, AT))
         if setting.on_request is not None or setting.key.startswith(("economics", "prices")):
             assert guard(plan_merit_order(request), request) == ()
 
