@@ -159,7 +159,7 @@ def _rounding(options: Options) -> list[Figure]:
 
 def _closed_loop(options: Options, size: _Size) -> list[Figure]:
     found = []
-    for name, first_day in (("synthetic prices", None), ("ERCOT HB_WEST, 8 May 2024", 127)):
+    for name, first_day in (("synthetic prices", None), ("ERCOT HB_WEST, 8 May 2024", 128)):
         if options.quick and first_day is not None:
             continue
         asked = {"groups": 20, "loads": 30_000, "seed": 1, "steps": size.lived_steps, "first_day": first_day}
