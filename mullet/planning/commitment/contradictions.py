@@ -194,7 +194,7 @@ class _Forced:
 
 
 def _make_room(problem: Problem, notes: list[str]) -> Problem:
-    """Let mining that must run stop where a limit does not carry it; raise a limit that nothing keeps to what is drawn."""
+    """Let mining that must run stop where a limit does not carry it; raise a limit that nothing keeps to the draw."""
     forces = _Forces(problem)
     for node in reversed(range(len(problem.circuits))):
         circuit = forces.circuits[node]
