@@ -130,6 +130,17 @@ def mining_mw(problem: Problem, schedule: Schedule) -> Floats:
     return _beneath(problem, own)
 
 
+def promised(problem: Problem, schedule: Schedule, account: int) -> tuple[Floats, Floats]:
+    """Return MWh held back of an account's loads and hours that they run, (T,) each."""
+    hours = problem.grid.hours
+    held, run = np.zeros(len(hours)), np.zeros(len(hours))
+    for group, counts in zip(problem.mining, schedule.at_least, strict=True):
+        if group.account == account and len(counts):
+            held += hours * (group.count * np.sum(group.mean_mw) - group.mean_mw @ counts)
+            run += hours * counts[0]
+    return held, run
+
+
 def pools(problem: Problem) -> list[Pool]:
     """Return every pool in the order of services and their pools."""
     return [pool for service in problem.inference for pool in service.pools]
@@ -239,11 +250,7 @@ def _limits(problem: Problem, schedule: Schedule) -> list[_Limit]:
             found.append(_Limit(f"circuit {name}: rises too far", "MW", up, power, hours, None))
             found.append(_Limit(f"circuit {name}: falls too far", "MW", down, power, hours, None))
     for place, account in enumerate(problem.accounts):
-        held, run = np.zeros(problem.grid.count), np.zeros(problem.grid.count)
-        for group, counts in zip(problem.mining, schedule.at_least, strict=True):
-            if group.account == place:
-                held += hours * (group.count * np.sum(group.mean_mw) - group.mean_mw @ counts)
-                run += hours * counts[0]
+        held, run = promised(problem, schedule, place)
         for budget in account.curtailment:
             missed = float(np.sum(held[budget.first : budget.last])) - budget.amount
             found.append(_of_budget(f"account {account.id}: held back beyond its budget", "MWh", missed, budget))
@@ -298,6 +305,8 @@ def violations(problem: Problem, schedule: Schedule, whole: bool = True) -> tupl
 
 
 def _group_violations(grid: Grid, group: Mining, counts: Counts, starts: Counts) -> list[str]:
+    if not len(counts):
+        return []
     name, running = f"group {group.key}", counts[0]
     found = []
     for step in range(len(counts)):
