@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mullet.control.decide import Decision
@@ -21,8 +22,9 @@ def group_reasons(facility: Facility, decision: Decision, load_id: str) -> dict[
         return None
     index = index_of(facility)
     key = index.groups[index.group_of[load_id]].group.key
+    fixed = fixed_watts(facility, decision.snapshot, decision.accounts, decision.desired.setpoints)
     try:
-        worth = explain_group(plan, facility, _conditions(facility, decision), key)
+        worth = explain_group(plan, facility, replace(_conditions(facility, decision), fixed_watts=fixed), key)
     except KeyError:
         return None
     return {**encode(worth), "words": list(group_words(worth, facility.currency))}
@@ -51,9 +53,5 @@ def circuit_reasons(facility: Facility, decision: Decision, circuit_id: str) -> 
 
 def _conditions(facility: Facility, decision: Decision) -> Conditions:
     snapshot = decision.snapshot
-    return Conditions(
-        at=snapshot.at,
-        hashprice_per_ph_day=market_now(facility, snapshot).hashprice_per_ph_day,
-        curtailments=snapshot.curtailments,
-        fixed_watts=fixed_watts(facility, snapshot, decision.accounts, decision.desired.setpoints),
-    )
+    hashprice = market_now(facility, snapshot).hashprice_per_ph_day
+    return Conditions(snapshot.at, hashprice, snapshot.curtailments)

@@ -149,7 +149,7 @@ def group_worth(
         service=group.service,
         loads=len(group.load_ids),
         counts=counts,
-        watts=group_watts(interval, facility)[key],
+        watts=_watts(interval, facility, item),
         steps=steps,
         next_change=_next_change(plan, facility, item, position, hashprice_per_ph_day),
         more=more,
@@ -185,6 +185,14 @@ def group_watts(interval: PlanInterval, facility: Facility) -> dict[str, float]:
         for key in gpus:
             found[key] += share * spans[key]
     return {key: interval.group_watts.get(key, watts) for key, watts in found.items()}
+
+
+def _watts(interval: PlanInterval, facility: Facility, item: GroupIndex) -> float:
+    """Return one group's entry of `group_watts`, without counting the others where it need not."""
+    key = item.group.key
+    if item.group.kind is LoadKind.MINER and key not in interval.group_watts:
+        return sum(n * watts for n, watts in zip(interval.counts[key], item.most_watts, strict=True))
+    return group_watts(interval, facility)[key]
 
 
 def _terms(facility: Facility, item: GroupIndex, interval: PlanInterval, hashprice: float) -> _Terms:
@@ -293,7 +301,7 @@ def _next_change(plan: Plan, facility: Facility, item: GroupIndex, position: int
         found = later.counts[key]
         if tuple(found) == tuple(counts):
             continue
-        watts = group_watts(later, facility)[key] - group_watts(now, facility)[key]
+        watts = _watts(later, facility, item) - _watts(now, facility, item)
         because = _because(item, now, later, watts, facility, hashprice)
         return Change(later.start, _moved(counts, found), tuple(found), watts, later.price_per_mwh, because)
     return None
