@@ -184,9 +184,10 @@ def _place_run(state: FleetState, group: int, window: slice, levels: Bools) -> b
 
 
 def drop_runs(state: FleetState, rounds: int = 60) -> int:
-    """Stop whole loads where rows are still over their limits, or where running loses money; return how many.
+    """Stop whole loads where rows are still over their limits, and return how many.
 
-    Billed peaks are no reason to stop a load: they may give.
+    Billed peaks are no reason to stop a load: they may give. Nor is running at a loss: what makes it worth while (a
+    promise, a start saved later) may lie outside the market's prices.
     """
     dropped = 0
     scale = 1e3 * (1.0 + float(np.max(np.abs(state.worth), initial=0.0))) / _smallest(state)
@@ -202,8 +203,8 @@ def drop_runs(state: FleetState, rounds: int = 60) -> int:
         size = np.where(state.by_mean[:, :, None], size_mean[:, None], size_most[:, None]) * state.factor
         excess = np.vstack([over, np.zeros((1, over.shape[1]))])[state.rows_of]
         relief = np.sum(np.minimum(size, excess), axis=1) * scale
-        worth = np.where(running > state.least_on, relief - loss, -np.inf)
-        groups = np.flatnonzero(np.any(worth > _WORTH_IT, axis=1))
+        worth = np.where(running > state.least_on, relief - np.maximum(loss, 0.0), -np.inf)
+        groups = np.flatnonzero(np.any(relief > _WORTH_IT, axis=1))
         if not len(groups):
             return dropped
         moves = np.diff(running, axis=1, prepend=state.before[:, None])

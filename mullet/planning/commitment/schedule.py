@@ -36,9 +36,10 @@ def round_schedule(model: Model, values: Floats) -> Schedule:
     """
     problem = model.problem
     relaxed = relaxed_schedule(model, values)
-    few = sum(group.count for group in problem.mining) <= _FEW_LOADS
+    if sum(group.count for group in problem.mining) > _FEW_LOADS:
+        return _rounded(FleetState(problem, relaxed), _TURNS[0])
     found: list[tuple[bool, float, Schedule]] = []
-    for turn in _TURNS if few else _TURNS[:1]:
+    for turn in _TURNS:
         schedule = _rounded(FleetState(problem, relaxed), turn)
         found.append((not violations(problem, schedule), evaluate(problem, schedule).earned, schedule))
     return max(found, key=lambda one: one[:2])[2]
