@@ -52,6 +52,8 @@ class Fleet:
     """[B]"""
     bank: Ints
     """[D] bank of each load."""
+    site: Ints
+    """[D] position of each load's circuit in `sites`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ def make_fleet(
         bank_site=keys // kinds,
         bank_profile=keys % kinds,
         bank=bank.astype(np.int64),
+        site=site_of.astype(np.int64),
     )
 
 

@@ -40,6 +40,8 @@ class Program:
     band_per_watt: float
     micro: Floats
     """[P, K] microwatts at each point, whole."""
+    lowest: Floats
+    """[D] microwatts at each load's lowest point."""
     rank: Ints
     """[3, P, K] per stream, profile and hull position: place in the common order, best first."""
     worth_of: Floats
@@ -70,7 +72,7 @@ class Allocation:
     yielded: float
     """The same without the worth of keeping."""
     price_per_watt: Floats
-    """[C] worth of a watt at the margin where the circuit's limit binds, 0 elsewhere."""
+    """[C] what one more watt of the circuit's limit is worth, all others as they are; 0 where it does not bind."""
     repaired: int
     """Moves made after the greedy pass."""
 
@@ -125,6 +127,7 @@ def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Pro
         worth=worth,
         band_per_watt=band_per_watt,
         micro=micro,
+        lowest=micro[fleet.profile, 0],
         rank=rank,
         worth_of=worth_of,
         firm_per_watt=firm,
@@ -218,9 +221,8 @@ def _gather(program: Program, standing: Standing) -> _Crowd:
 def _room(program: Program, standing: Standing, limits: Floats) -> Floats:
     """Return [C] microwatts above what is drawn whatever happens."""
     fleet = program.fleet
-    lowest = program.micro[fleet.profile, 0]
-    fixed = np.where(standing.movable, lowest, np.ceil(standing.draw_watts * MICRO - _FUZZ))
-    drawn = _at_circuits(fleet, np.bincount(fleet.bank_site[fleet.bank], weights=fixed, minlength=fleet.sites.size))
+    fixed = np.where(standing.movable, program.lowest, np.ceil(standing.draw_watts * MICRO - _FUZZ))
+    drawn = _at_circuits(fleet, np.bincount(fleet.site, weights=fixed, minlength=fleet.sites.size))
     return np.floor(limits * MICRO + 0.5) - drawn
 
 
@@ -534,17 +536,31 @@ def _told(program: Program, standing: Standing, level: Ints, price: Floats, cost
     moved = standing.movable
     watts = fleet.watts[fleet.profile, level]
     drawn = np.where(moved, watts, standing.draw_watts)
-    site = fleet.bank_site[fleet.bank]
-    used = _at_circuits(fleet, np.bincount(site, weights=drawn, minlength=fleet.sites.size))
-    paid = cost * _root_factor(fleet)
-    yielded = program.worth * fleet.value[fleet.profile, level] - paid[site] * watts
-    stood = fleet.watts[fleet.profile, fleet.hull[fleet.profile, fleet.snapped[fleet.profile, standing.level]]]
-    kept = program.band_per_watt / 2.0 * (2.0 * np.minimum(watts, stood) - watts)
+    used = _at_circuits(fleet, np.bincount(fleet.site, weights=drawn, minlength=fleet.sites.size))
+    site_paid = cost * _root_factor(fleet)
+    yields = program.worth * fleet.value[fleet.profile, level] - site_paid[fleet.site] * watts
+    yielded = float(yields[moved].sum())
+    kept = 0.0
+    if program.band_per_watt > 0.0:
+        stood = fleet.watts[fleet.profile, fleet.hull[fleet.profile, fleet.snapped[fleet.profile, standing.level]]]
+        kept = program.band_per_watt / 2.0 * float((2.0 * np.minimum(watts, stood) - watts)[moved].sum())
     return Allocation(
         level=level,
         used_watts=used,
-        objective=float(np.sum((yielded + kept)[moved])),
-        yielded=float(np.sum(yielded[moved])),
-        price_per_watt=price,
+        objective=yielded + kept,
+        yielded=yielded,
+        price_per_watt=_dual(fleet, price),
         repaired=moves,
     )
+
+
+def _dual(fleet: Fleet, margin: Floats) -> Floats:
+    """Return [C] what each limit adds to the price of a watt beneath it, from the worth at each circuit's margin."""
+    found = np.zeros(fleet.circuits)
+    above = np.zeros(fleet.sites.size)
+    for node, factor in zip(fleet.above, fleet.factor, strict=True):
+        here = np.flatnonzero(node >= 0)
+        price = np.maximum(above[here], margin[node[here]] * factor[here])
+        np.maximum.at(found, node[here], (price - above[here]) / factor[here])
+        above[here] = price
+    return found

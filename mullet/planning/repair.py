@@ -15,8 +15,10 @@ from mullet.planning.fleet import Bools, Fleet, Floats, Ints
 
 _CANDIDATES = 12
 """Moves up, and as many down, that are tried together at each circuit."""
-_MOST_CIRCUITS = 256
-"""Circuits that are looked at in a round: those where most is left over."""
+_MOST_CIRCUITS = 64
+"""Circuits where fours are looked for in a round: those where most is left over."""
+_LITTLE = 0.05
+"""Of what a circuit's rest is worth: a small loss."""
 _LEAST = 1e-12
 """Of what a circuit's rest is worth: a smaller gain is rounding."""
 
@@ -91,16 +93,19 @@ def improve(ground: Ground, domains: Domains, rounds: int) -> int:
     row, point = np.nonzero(ground.at[rows])
     row = rows[row]
     made = 0
+    settled = np.zeros(domains.circuit.size, dtype=np.bool_)
+    deep = False
     for _ in range(rounds):
         moves, useful = _candidates(ground, domains, row, point)
         row, point = row[useful], point[useful]
-        chosen = _combinations(ground, domains, moves)
-        if not chosen.size:
-            break
-        met = _apply(ground, moves, chosen)
-        if not met.size:
-            break
+        chosen = _combinations(ground, domains, moves, settled, deep)
+        met = _apply(ground, moves, chosen) if chosen.size else np.zeros(0, dtype=np.int64)
         made += met.size // 2
+        if not met.size:
+            if deep:
+                break
+            deep = True
+            continue
         pairs = np.unique(np.concatenate([row * most + point, met]))
         pairs = pairs[ground.at[pairs // most, pairs % most] > 0]
         row, point = pairs // most, pairs % most
@@ -153,13 +158,20 @@ def _candidates(ground: Ground, domains: Domains, row: Ints, point: Ints) -> tup
     price = domains.price[domain][:, None] / 1e6
     left = np.maximum(ground.left[domains.circuit], 0.0)[domain][:, None]
     loss = price * step - gain
-    allowed &= loss < price * left
+    stake = price * left
+    allowed &= loss < stake
     # A rise must also fit the circuits between the load and its domain's.
     allowed &= (step <= 0.0) | (step <= _beneath(ground, domains)[site][:, None] * factor + 0.5)
     found = []
     for up in (True, False):
-        at, end = np.nonzero(allowed & ((step > 0.0) == up))
-        ranked, place = _ranked(step[at, end], loss[at, end], domain[at])
+        at, end = np.nonzero(allowed & (step > 0.0 if up else step < 0.0))
+        lost = loss[at, end]
+        # Where many lose little, only those are sorted.
+        little = lost < _LITTLE * stake[at, 0]
+        enough = np.bincount(domain[at[little]], minlength=domains.circuit.size) >= 4 * _CANDIDATES
+        few = np.flatnonzero(little | ~enough[domain[at]])
+        at, end, lost = at[few], end[few], lost[few]
+        ranked, place = _ranked(step[at, end], lost, domain[at])
         at, end = at[ranked], end[ranked]
         column = place if up else place + _CANDIDATES
         found.append((row[at], point[at], end, step[at, end], gain[at, end], domain[at], column))
@@ -204,12 +216,17 @@ def _ranked(step: Floats, loss: Floats, domain: Ints) -> tuple[Ints, Ints]:
     return order[few], place[few]
 
 
-def _combinations(ground: Ground, domains: Domains, moves: _Moves) -> Ints:
-    """Return [N, 4] moves (-1 for none) to be made together, one line for a domain that gains, the best first."""
-    up = moves.place < _CANDIDATES
-    active = np.unique(moves.domain[up])
-    stake = domains.price[active] * ground.left[domains.circuit[active]]
-    active = np.sort(active[np.argsort(-stake, kind="stable")[:_MOST_CIRCUITS]])
+def _combinations(ground: Ground, domains: Domains, moves: _Moves, settled: Bools, deep: bool) -> Ints:
+    """Return [N, 4] moves (-1 for none) to be made together, one line for a domain that gains, the best first.
+
+    Two moves at the most, or up to four if `deep`; then only for the domains where most is at stake that are not yet
+    `settled` [Q], and those where nothing gains are marked there.
+    """
+    active = np.unique(moves.domain[moves.place < _CANDIDATES])
+    if deep:
+        active = active[~settled[active]]
+        stake = domains.price[active] * ground.left[domains.circuit[active]]
+        active = np.sort(active[np.argsort(-stake, kind="stable")[:_MOST_CIRCUITS]])
     if not active.size:
         return np.zeros((0, 4), dtype=np.int64)
     width = 2 * _CANDIDATES + 1
@@ -230,18 +247,22 @@ def _combinations(ground: Ground, domains: Domains, moves: _Moves) -> Ints:
     worth[(code[:, one] == code[:, two]) & (spare[:, one] < 2)] = -np.inf
     left = np.maximum(ground.left[domains.circuit[active]], 0.0)[:, None] + 0.5
     lines = np.arange(active.size)
-    first, second, gained = _best_sums(total, worth, left)
-    ids = np.stack([number[lines, c] for c in (one[first], two[first], one[second], two[second])], axis=1)
-    # Four moves may need more loads of one kind than there are; then two must do.
-    codes = np.where(ids >= 0, moves.row[ids] * ground.at.shape[1] + moves.start[ids], -1)
-    wanted = ((codes[:, :, None] == codes[:, None, :]) & (codes >= 0)[:, :, None]).sum(axis=2)
-    short = (wanted > np.where(ids >= 0, ground.at[moves.row[ids], moves.start[ids]], 4)).any(axis=1)
     alone = np.where(total <= left, worth, -np.inf)
     best = np.argmax(alone, axis=1)
+    gained = alone[lines, best]
     pair = np.stack([number[lines, one[best]], number[lines, two[best]]], axis=1)
-    ids[short] = np.concatenate([pair, np.full_like(pair, -1)], axis=1)[short]
-    gained = np.where(short, alone[lines, best], gained)
+    ids = np.concatenate([pair, np.full_like(pair, -1)], axis=1)
+    if deep:
+        first, second, joint = _best_sums(total, worth, left)
+        four = np.stack([number[lines, c] for c in (one[first], two[first], one[second], two[second])], axis=1)
+        # Four moves may need more loads of one kind than there are; then two must do.
+        codes = np.where(four >= 0, moves.row[four] * ground.at.shape[1] + moves.start[four], -1)
+        wanted = (codes[:, :, None] == codes[:, None, :]).sum(axis=2)
+        here = np.where(four >= 0, ground.at[moves.row[four], moves.start[four]], 4)
+        use = (wanted <= here).all(axis=1) & (joint > gained)
+        ids[use], gained = four[use], np.where(use, joint, gained)
     least = _LEAST * (1.0 + domains.price[active] * np.maximum(ground.left[domains.circuit[active]], 1.0))
+    settled[active[gained <= least]] |= deep
     good = np.flatnonzero(gained > least)
     return ids[good[np.argsort(-gained[good], kind="stable")]]
 
