@@ -43,7 +43,7 @@ _SHARE_ROUNDING = 1e-9
 def check(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
     """Return the problem as it can be built and solved, and in words what was mended in it.
 
-    The notes are also added to the problem's own. Nothing is removed: groups, circuits and tiers keep their places.
+    The notes are not among the problem's own, which say how it was posed. Nothing is removed: groups, circuits and tiers keep their places.
 
     Raises:
         PlanningError: the message names the thing, the step and the value that cannot be read.
@@ -54,8 +54,7 @@ def check(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
         checked, contradictions = price_contradictions(checked)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PlanningError(f"the problem cannot be read: {error}") from error
-    notes = (*door.notes, *contradictions)
-    return replace(checked, notes=(*checked.notes, *notes)) if notes else checked, notes
+    return checked, (*door.notes, *contradictions)
 
 
 class _Door(Reader):

@@ -103,8 +103,7 @@ def soften(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
             f"promises contradict each other: {hard} without a price may be missed at {LAST_RESORT_PER_MWH:g}/MWh"
         )
     services = tuple(_covered(problem, service, notes) for service in problem.inference)
-    softened = replace(problem, awards=awards, ramps=ramps, accounts=accounts, inference=services)
-    return replace(softened, notes=(*problem.notes, *notes)), tuple(notes)
+    return replace(problem, awards=awards, ramps=ramps, accounts=accounts, inference=services), tuple(notes)
 
 
 def last_resort_tier(service: Inference) -> Tier:
