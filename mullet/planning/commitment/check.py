@@ -43,7 +43,8 @@ _SHARE_ROUNDING = 1e-9
 def check(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
     """Return the problem as it can be built and solved, and in words what was mended in it.
 
-    The notes are not among the problem's own, which say how it was posed. Nothing is removed: groups, circuits and tiers keep their places.
+    The notes are not among the problem's own, which say how it was posed. Nothing is removed: groups, circuits and
+    tiers keep their places.
 
     Raises:
         PlanningError: the message names the thing, the step and the value that cannot be read.
