@@ -141,9 +141,7 @@ def add_runs(state: FleetState, bonus: Floats | None = None, most: int = 10_000)
         for place in np.argsort(-gain, kind="stable"):
             if gain[place] <= _WORTH_IT or added >= most:
                 break
-            group, window = groups[place], slice(int(first[place]), int(last[place]) + 1)
-            levels = np.arange(state.counts.shape[1])[:, None] < top[group, window]
-            if _place_run(state, int(group), window, levels):
+            if _run_longer(state, int(groups[place]), int(first[place]), int(last[place]) + 1, top, worth):
                 accepted += 1
                 added += 1
         if not accepted:
@@ -165,18 +163,43 @@ def _best_load(state: FleetState) -> tuple[Ints, Floats]:
     return top, best
 
 
+def _run_longer(state: FleetState, group: int, first: int, last: int, top: Ints, worth: Floats) -> bool:
+    """Run one load more over the steps, or over as much longer as its minimum times ask for, if that still earns."""
+    running = state.counts[group, 0]
+    moves = np.diff(running, prepend=state.before[group])
+    begins = [first, *np.flatnonzero(moves[: first + 1] < 0)[::-1][:2]]
+    for begin, end in _windows(begins, last, moves[last:] > 0, state.on_first[group] > first):
+        if worth[group, begin:end].min() == -np.inf:
+            continue
+        changed = running.copy()
+        changed[begin:end] += 1
+        starts = np.maximum(np.diff(changed, prepend=state.before[group]), 0) - np.maximum(moves, 0)
+        earned = float(worth[group, begin:end].sum() - starts @ state.start_cost[group])
+        if earned <= _WORTH_IT or not state.dwells(np.array([group]), changed[None])[0]:
+            continue
+        levels = np.arange(state.counts.shape[1])[:, None] < top[group, begin:end]
+        if _place_run(state, group, slice(begin, end), levels):
+            return True
+    return False
+
+
+def _windows(begins: list[int], last: int, joins: Bools, long_enough: Bools) -> list[tuple[int, int]]:
+    """Return steps [begin, end), short ones first, that meet runs before and after, or that last a minimum time."""
+    steps = len(long_enough)
+    ends = [last, *(np.flatnonzero(joins)[:2] + last), *np.flatnonzero(long_enough)[:1], steps]
+    pairs = {(int(begin), int(max(end, last))) for begin in begins for end in ends}
+    return sorted(pairs, key=lambda pair: (pair[1] - pair[0], pair[0]))
+
+
 def _place_run(state: FleetState, group: int, window: slice, levels: Bools) -> bool:
     rows = state.rows_of[group]
-    most = state.most_mw[group] @ levels
-    mean = state.mean_mw[group] @ levels
-    size = np.where(state.by_mean[group][:, None], mean, most) * state.factor[group][:, window]
+    size = (
+        np.where(state.by_mean[group][:, None], state.mean_mw[group] @ levels, state.most_mw[group] @ levels)
+        * state.factor[group][:, window]
+    )
     inside = rows < len(state.used_mw)
     rows, size = rows[inside], size[inside]
     if np.any(state.used_mw[rows, window] + size > state.limit_mw[rows, window] + SAME_MW):
-        return False
-    running = state.counts[group, 0].copy()
-    running[window] += 1
-    if not state.dwells(np.array([group]), running[None])[0]:
         return False
     state.counts[group][:, window] += levels
     state.used_mw[rows, window] += size
@@ -236,11 +259,8 @@ def _stop_run(state: FleetState, group: int, first: int, last: int) -> bool:
     """Stop one load over the steps, or over as much longer as its minimum times ask for."""
     running = state.counts[group, 0]
     moves = np.diff(running, prepend=state.before[group])
-    begins = [first, *(np.flatnonzero(moves[: first + 1] > 0)[::-1][:2])]
-    after = np.flatnonzero(moves[last:] < 0) + last
-    rests = np.flatnonzero(state.off_first[group] > first)
-    ends = [last, *after[:2], *rests[:1], len(running)]
-    for begin, end in sorted({(int(b), int(max(e, last))) for b in begins for e in ends}, key=lambda w: w[1] - w[0]):
+    begins = [first, *np.flatnonzero(moves[: first + 1] > 0)[::-1][:2]]
+    for begin, end in _windows(begins, last, moves[last:] < 0, state.off_first[group] > first):
         changed = running.copy()
         changed[begin:end] -= 1
         if state.dwells(np.array([group]), changed[None])[0]:

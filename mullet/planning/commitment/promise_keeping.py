@@ -20,6 +20,17 @@ def keep_promises(state: FleetState) -> None:
     """
     problem = state.problem
     relaxed = mining_mw(problem, state.relaxed)
+    billed = len(problem.circuits)
+    peaks = state.limit_mw[billed].copy()
+    # Billed peaks may give.
+    state.limit_mw[billed] = np.inf
+    state.measure()
+    _keep(state, relaxed)
+    state.limit_mw[billed] = np.maximum(peaks, np.where(np.isfinite(peaks), state.used_mw[billed], np.inf))
+
+
+def _keep(state: FleetState, relaxed: Floats) -> None:
+    problem = state.problem
     for award in problem.awards:
         priced = award.slack_per_mwh is not None
         need = np.minimum(award.mw, relaxed[award.circuit]) if priced else award.mw
