@@ -22,41 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from mullet.planning.fleet import Bools, Fleet, Floats, Ints, Standing
+from mullet.planning.fleet import Fleet, Floats, Ints, Standing
+from mullet.planning.giving import Stock, accept, stock_of, taken_of
+from mullet.planning.increments import FIRM, FUZZ, MICRO, NEW, RUN, Program, at_circuits, prepare, root_factor
 from mullet.planning.repair import Ground, find_domains, improve, make_domains
 
-MICRO = 1e6
-_FUZZ = 1e-4
-"""Of a microwatt: what the binary fraction of a decimal number of watts may add."""
-_RUN, _NEW, _FIRM = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """The increments of all banks in the order in which each site is given power. Build with `prepare`."""
-
-    fleet: Fleet
-    worth: float
-    band_per_watt: float
-    micro: Floats
-    """[P, K] microwatts at each point, whole."""
-    lowest: Floats
-    """[D] microwatts at each load's lowest point."""
-    rank: Ints
-    """[3, P, K] per stream, profile and hull position: place in the common order, best first."""
-    worth_of: Floats
-    """[R] by place: what a watt is worth, the deadband's half added or taken."""
-    firm_per_watt: float
-    """What keeping a watt above the floor is worth: more than anything else."""
-    index: Ints
-    """[E] stream, bank and hull position of each increment, as a flat index into [2, B, K]."""
-    site: Ints
-    key: Ints
-    """[E] site and place: ascending."""
-    each: Floats
-    """[E] microwatts of one load's increment."""
-    worth_each: Floats
-    """[E] what a watt of it is worth."""
+__all__ = ["Allocation", "Program", "fill", "prepare", "solve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,68 +46,6 @@ class Allocation:
     """[C] what one more watt of the circuit's limit is worth, all others as they are; 0 where it does not bind."""
     repaired: int
     """Moves made after the greedy pass."""
-
-
-def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Program:
-    """Sort the increments. `worth` turns the fleet's values into money per hour.
-
-    `band_per_watt` is the deadband in money per hour and watt: a watt that is drawn now is worth half of it more, one
-    that is not half of it less, so nothing changes for less than the whole.
-
-    Raises:
-        ValueError: `worth` or `band_per_watt` is negative or no number.
-    """
-    if not (np.isfinite(worth) and worth >= 0.0 and np.isfinite(band_per_watt) and band_per_watt >= 0.0):
-        raise ValueError(f"worth {worth} and band {band_per_watt} must be numbers of at least 0")
-    kinds, most = fleet.watts.shape
-    micro = np.ceil(fleet.watts * MICRO - _FUZZ)
-    at = np.maximum(fleet.hull, 0)
-    watts, value = np.take_along_axis(fleet.watts, at, 1), np.take_along_axis(fleet.value, at, 1)
-    steps = np.arange(most)[None, :] < fleet.hull_points[:, None]
-    steps[:, 0] = False
-    profile, position = np.nonzero(steps)
-    rise = watts[profile, position] - watts[profile, position - 1]
-    density = np.zeros((kinds, most))
-    density[profile, position] = worth * (value[profile, position] - value[profile, position - 1]) / rise
-    # Rounding must not make a later increment look better than the one it stands on.
-    density[:, 1:] = np.minimum.accumulate(density[:, 1:], axis=1)
-    classes = profile.size
-    plain = density[profile, position]
-    half = band_per_watt / 2.0
-    firm = 1e3 * (1.0 + band_per_watt + (float(plain.max()) if classes else 0.0))
-    adjusted = np.concatenate([plain + half, plain - half, plain + firm])
-    stream = np.repeat(np.arange(3), classes)
-    kind, place = np.tile(profile, 3), np.tile(position, 3)
-    order = np.lexsort((place, kind, stream, -adjusted))
-    rank = np.full((3, kinds, most), -1, dtype=np.int64)
-    rank[stream[order], kind[order], place[order]] = np.arange(order.size)
-    lengths = fleet.hull_points[fleet.bank_profile] - 1
-    banks = lengths.size
-    bank = np.repeat(np.arange(banks), lengths)
-    step = np.arange(bank.size) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-    bank, step = np.tile(bank, 2), np.tile(step, 2)
-    flow = np.repeat(np.array([_RUN, _NEW]), bank.size // 2)
-    bank_profile, bank_site = fleet.bank_profile[bank], fleet.bank_site[bank]
-    key = bank_site * max(1, order.size) + rank[flow, bank_profile, step]
-    sort = np.argsort(key, kind="stable")
-    hull_micro = np.take_along_axis(micro, at, 1)
-    each = hull_micro[bank_profile, step] - hull_micro[bank_profile, step - 1]
-    worth_of = adjusted[order]
-    return Program(
-        fleet=fleet,
-        worth=worth,
-        band_per_watt=band_per_watt,
-        micro=micro,
-        lowest=micro[fleet.profile, 0],
-        rank=rank,
-        worth_of=worth_of,
-        firm_per_watt=firm,
-        index=(flow * (banks * most) + bank * most + step)[sort],
-        site=bank_site[sort],
-        key=key[sort],
-        each=each[sort],
-        worth_each=worth_of[rank[flow, bank_profile, step]][sort],
-    )
 
 
 def solve(
@@ -161,11 +70,36 @@ def solve(
     crowd = _gather(program, standing)
     room = _room(program, standing, limits)
     stock = _stock(program, crowd, cost_per_watt)
-    price = _accept(program, stock, room, cost_per_watt)
+    price = accept(program, stock, room, cost_per_watt)
     ground = _ground(program, crowd, stock, room)
     moves = _repair(program, crowd, stock, ground, room, price, cost_per_watt, repair_rounds)
     level = _place(program, standing, crowd, ground.at)
     return _told(program, standing, level, price, cost_per_watt, moves)
+
+
+def fill(program: Program, running: Any, wanted: Any, room_watts: Any) -> Ints:
+    """Return [B, K] how many of the `wanted` loads of each bank get power to stand at each hull position or above.
+
+    `running`, `wanted` [B, K]: loads that stand there or above now, and that shall at the most; neither rises along K.
+    `room_watts` [C]: what every circuit has left with all of them at their lowest point. The greedy pass alone: those
+    that run come first by the deadband, and what is over because loads are whole stays over.
+    """
+    fleet = program.fleet
+    most = fleet.watts.shape[1]
+    stand, shall = np.asarray(running, dtype=np.int64), np.asarray(wanted, dtype=np.int64)
+    keeps = np.minimum(stand, shall)
+    count = np.concatenate([keeps.ravel(), (shall - keeps).ravel()])[program.index]
+    chosen = np.flatnonzero(count)
+    index = program.index[chosen] % shall.size
+    each, counts = program.each[chosen], count[chosen].astype(np.float64)
+    stock = stock_of(
+        program, index // most, index % most, program.key[chosen], each, counts, program.worth_each[chosen]
+    )
+    room = np.floor(np.asarray(room_watts, dtype=np.float64) * MICRO + 0.5)
+    accept(program, stock, room, 0.0)
+    given = np.bincount(index, weights=taken_of(stock), minlength=shall.size).astype(np.int64).reshape(shall.shape)
+    given[:, 0] = shall[:, 0]
+    return given
 
 
 @dataclass(slots=True)
@@ -221,59 +155,19 @@ def _gather(program: Program, standing: Standing) -> _Crowd:
 def _room(program: Program, standing: Standing, limits: Floats) -> Floats:
     """Return [C] microwatts above what is drawn whatever happens."""
     fleet = program.fleet
-    fixed = np.where(standing.movable, program.lowest, np.ceil(standing.draw_watts * MICRO - _FUZZ))
-    drawn = _at_circuits(fleet, np.bincount(fleet.site, weights=fixed, minlength=fleet.sites.size))
+    fixed = np.where(standing.movable, program.lowest, np.ceil(standing.draw_watts * MICRO - FUZZ))
+    drawn = at_circuits(fleet, np.bincount(fleet.site, weights=fixed, minlength=fleet.sites.size))
     return np.floor(limits * MICRO + 0.5) - drawn
 
 
-def _at_circuits(fleet: Fleet, at_sites: Any) -> Floats:
-    """Return [C] what `at_sites` [L] comes to at every circuit."""
-    total = np.zeros(fleet.circuits)
-    for node, factor in zip(fleet.above, fleet.factor, strict=True):
-        here = node >= 0
-        np.add.at(total, node[here], factor[here] * at_sites[here])
-    return total
-
-
-@dataclass(slots=True)
-class _Stock:
-    """The increments at hand in the order of giving, and how far each site has gone through its own."""
-
-    row: Ints
-    """[E] row of the crowd."""
-    step: Ints
-    """[E] hull position to which the increment leads."""
-    key: Ints
-    each: Floats
-    count: Floats
-    worth_each: Floats
-    summed: Floats
-    """[E + 1] running sum of microwatts."""
-    start: Ints
-    """[L] first increment of each site."""
-    stop: Ints
-    """[L] increments before it are given in full."""
-    part: Floats
-    """[L] loads that get the increment at `stop`."""
-
-    def used(self, stop: Ints, sites: Ints) -> Floats:
-        """Return microwatts given to `sites` if they stop at `stop`, never past where they stopped already."""
-        end = np.minimum(stop, self.stop[sites])
-        watts: Floats = self.summed[end] - self.summed[self.start[sites]]
-        past = np.flatnonzero((stop > self.stop[sites]) & (self.part[sites] > 0.0))
-        if past.size:
-            watts[past] += self.part[sites[past]] * self.each[self.stop[sites[past]]]
-        return watts
-
-
-def _stock(program: Program, crowd: _Crowd, cost: float) -> _Stock:
+def _stock(program: Program, crowd: _Crowd, cost: float) -> Stock:
     fleet = program.fleet
     most, banks = fleet.watts.shape[1], crowd.banks
     free = crowd.running[:banks]
     table = np.concatenate([free.ravel(), (free[:, :1] - free).ravel()])
     count = table[program.index]
     keep = count > 0
-    paid = cost * _root_factor(fleet)
+    paid = cost * root_factor(fleet)
     if cost != 0.0:
         keep &= (program.worth_each > paid[program.site]) | (
             (program.worth_each == paid[program.site]) & (program.index < banks * most)
@@ -288,11 +182,7 @@ def _stock(program: Program, crowd: _Crowd, cost: float) -> _Stock:
         parts = [np.concatenate(pair)[merged] for pair in zip(parts, more, strict=True)]
         worth = np.concatenate([worth, more_worth])[merged]
     row, step, key, each, number = parts
-    counts = number.astype(np.float64)
-    summed = np.concatenate([[0.0], np.cumsum(each * counts)])
-    places = max(1, program.worth_of.size)
-    start = np.searchsorted(key, np.arange(fleet.sites.size + 1) * places)
-    return _Stock(row, step, key, each, counts, worth, summed, start[:-1], start[1:].copy(), np.zeros(fleet.sites.size))
+    return stock_of(program, row, step, key, each, number.astype(np.float64), worth)
 
 
 def _bounded(program: Program, crowd: _Crowd, paid: Floats) -> tuple[list[Any], Floats]:
@@ -304,14 +194,14 @@ def _bounded(program: Program, crowd: _Crowd, paid: Floats) -> tuple[list[Any], 
     step = np.arange(row.size) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
     firm = step <= crowd.floor[row]
     running, total = crowd.running[row, step], crowd.running[row, 0]
-    flow = np.concatenate([np.where(firm, _FIRM, _RUN), np.full(row.size, _NEW)])
+    flow = np.concatenate([np.where(firm, FIRM, RUN), np.full(row.size, NEW)])
     count = np.concatenate([np.where(firm, total, running), np.where(firm, 0, total - running)])
     row, step = np.tile(row, 2), np.tile(step, 2)
     bank = crowd.bank[row]
     profile, site = fleet.bank_profile[bank], fleet.bank_site[bank]
     place = program.rank[flow, profile, step]
     worth = program.worth_of[place]
-    keep = (count > 0) & ((flow == _FIRM) | (worth > paid[site]) | ((worth == paid[site]) & (flow == _RUN)))
+    keep = (count > 0) & ((flow == FIRM) | (worth > paid[site]) | ((worth == paid[site]) & (flow == RUN)))
     hull_micro = np.take_along_axis(program.micro, np.maximum(fleet.hull, 0), 1)
     each = hull_micro[profile, step] - hull_micro[profile, step - 1]
     key = site * max(1, program.worth_of.size) + place
@@ -319,101 +209,10 @@ def _bounded(program: Program, crowd: _Crowd, paid: Floats) -> tuple[list[Any], 
     return [row[order], step[order], key[order], each[order], count[order]], worth[order]
 
 
-def _root_factor(fleet: Fleet) -> Floats:
-    return fleet.factor[0] if fleet.factor.size else np.zeros(fleet.sites.size)
-
-
-def _accept(program: Program, stock: _Stock, room: Floats, cost: float, open_sites: Bools | None = None) -> Floats:
-    """Give power to increments, best first, as far as every circuit goes; return [C] the worth at each margin.
-
-    Only to `open_sites` [L], where they are given.
-    """
-    fleet = program.fleet
-    price = np.zeros(fleet.circuits)
-    paid = cost * _root_factor(fleet)
-    for depth in range(fleet.above.shape[0] - 1, -1, -1):
-        node = fleet.above[depth]
-        sites = np.flatnonzero(node >= 0 if open_sites is None else (node >= 0) & open_sites)
-        used = np.zeros(fleet.circuits)
-        np.add.at(used, node[sites], fleet.factor[depth, sites] * stock.used(stock.stop[sites] + 1, sites))
-        tight = used > np.maximum(room, 0.0) + 0.5
-        sites = sites[tight[node[sites]]]
-        if sites.size:
-            _cut(program, stock, room, price, paid, sites, node[sites], fleet.factor[depth, sites])
-    return price
-
-
-def _cut(
-    program: Program,
-    stock: _Stock,
-    room: Floats,
-    price: Floats,
-    paid: Floats,
-    sites: Ints,
-    nodes: Ints,
-    factor: Floats,
-) -> None:
-    """Cut what the circuits above `sites` cannot carry, the least worth first."""
-    order = np.argsort(nodes, kind="stable")
-    sites, nodes, factor = sites[order], nodes[order], factor[order]
-    circuits, group = np.unique(nodes, return_inverse=True)
-    keys, base, places = _common_order(program, stock, paid, sites, group, factor)
-    capacity = np.maximum(room[circuits], 0.0) + 0.5
-    low, high = np.zeros(circuits.size, dtype=np.int64), np.full(circuits.size, places, dtype=np.int64)
-    # The most places that can be given in full: a search by halves in all circuits at once.
-    while (low < high).any():
-        middle = (low + high + 1) // 2
-        stop = np.searchsorted(keys, base + middle[group])
-        used = np.bincount(group, weights=factor * stock.used(stop, sites), minlength=circuits.size)
-        fits = used <= capacity
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
-    stop = np.searchsorted(keys, base + low[group])
-    given = factor * stock.used(stop, sites)
-    left = capacity - np.bincount(group, weights=given, minlength=circuits.size)
-    # The place that does not fit in full goes to the sites in their order while there is room.
-    reach = np.minimum(stop, max(0, stock.key.size - 1))
-    marginal = (stop <= stock.stop[sites]) & (stop < keys.size) & (keys[reach] == base + low[group])
-    full = np.where(stop < stock.stop[sites], stock.count[reach], stock.part[sites])
-    number = np.where(marginal, full, 0.0)
-    each = np.where(number > 0.0, stock.each[reach] * factor, 1.0)
-    wanted = number * each
-    summed = np.cumsum(wanted)
-    first = np.searchsorted(group, np.arange(circuits.size))
-    before = summed - wanted - (summed - wanted)[first][group]
-    taken = np.clip(np.floor((left[group] - before) / each), 0.0, number)
-    complete = marginal & (stop < stock.stop[sites]) & (taken >= number) & (number > 0.0)
-    cut = stop <= stock.stop[sites]
-    stock.stop[sites[cut]] = (stop + complete)[cut]
-    stock.part[sites[cut]] = np.where(complete, 0.0, taken)[cut]
-    worth = np.where(number > 0.0, (stock.worth_each[reach] - paid[sites]) / factor, 0.0)
-    price[circuits] = np.maximum.reduceat(worth, first)
-
-
-def _common_order(
-    program: Program, stock: _Stock, paid: Floats, sites: Ints, group: Ints, factor: Floats
-) -> tuple[Ints, Ints, int]:
-    """Return increments' keys, each site's first key, and the number of places that the sites of a circuit share."""
-    places = max(1, program.worth_of.size)
-    first = np.searchsorted(group, np.arange(int(group[-1]) + 1))
-    same = (factor == factor[first][group]).all() and (paid[sites] == paid[sites[first]][group]).all()
-    if same:
-        return stock.key, sites * places, places
-    # What follows differs from site to site: a watt's worth differs too, so the order is not the sites' own.
-    wide = np.zeros(program.fleet.sites.size)
-    wide[sites] = factor
-    site = stock.key // places
-    weight = wide[site]
-    worth = np.where(weight > 0.0, (stock.worth_each - paid[site]) / np.where(weight > 0.0, weight, 1.0), 0.0)
-    order = np.lexsort((stock.key, -worth))
-    place = np.empty(order.size, dtype=np.int64)
-    place[order] = np.arange(order.size)
-    return site * max(1, order.size) + place, sites * max(1, order.size), max(1, order.size)
-
-
 def _repair(
     program: Program,
     crowd: _Crowd,
-    stock: _Stock,
+    stock: Stock,
     ground: Ground,
     room: Floats,
     price: Floats,
@@ -428,7 +227,7 @@ def _repair(
     fleet = program.fleet
     if rounds <= 0 or not stock.key.size:
         return 0
-    paid = ground.paid = cost * _root_factor(fleet)
+    paid = ground.paid = cost * root_factor(fleet)
     whole = np.append(stock.start[1:], stock.key.size)
     opened = np.ones(fleet.sites.size, dtype=np.bool_)
     moves, below = 0, fleet.above.shape[0]
@@ -447,12 +246,12 @@ def _repair(
         others = opened & ~chosen
         shallow = np.unique(fleet.above[:depth][:, chosen])
         shallow = shallow[shallow >= 0]
-        ground.left[shallow] += _at_circuits(fleet, np.where(others, ground.given, 0.0))[shallow]
+        ground.left[shallow] += at_circuits(fleet, np.where(others, ground.given, 0.0))[shallow]
         moves += improve(ground, domains, rounds)
         opened, below = others, depth
-        rest: Floats = room - _at_circuits(fleet, np.where(opened, 0.0, ground.given))
+        rest: Floats = room - at_circuits(fleet, np.where(opened, 0.0, ground.given))
         stock.stop[opened], stock.part[opened] = whole[opened], 0.0
-        again = _accept(program, stock, rest, cost, opened)
+        again = accept(program, stock, rest, cost, opened)
         keep = np.unique(fleet.above[depth:])
         price[np.setdiff1d(np.arange(fleet.circuits), keep)] = 0.0
         np.maximum(price, again, out=price)
@@ -460,18 +259,14 @@ def _repair(
         rows = opened[ground.site]
         ground.at[rows] = fresh.at[rows]
         ground.given = np.where(opened, fresh.given, ground.given)
-        ground.left = rest - _at_circuits(fleet, np.where(opened, fresh.given, 0.0))
+        ground.left = rest - at_circuits(fleet, np.where(opened, fresh.given, 0.0))
 
 
-def _ground(program: Program, crowd: _Crowd, stock: _Stock, room: Floats) -> Ground:
+def _ground(program: Program, crowd: _Crowd, stock: Stock, room: Floats) -> Ground:
     """Return where the increments given so far put the loads of each row."""
     fleet = program.fleet
     rows, most = crowd.bank.size, fleet.watts.shape[1]
-    lengths = np.diff(np.append(stock.start, stock.key.size))
-    given = np.where(np.arange(stock.key.size) < np.repeat(stock.stop, lengths), stock.count, 0.0)
-    partly = np.flatnonzero(stock.part > 0.0)
-    given[stock.stop[partly]] = stock.part[partly]
-    above = np.bincount(stock.row * most + stock.step, weights=given, minlength=rows * most).astype(np.int64)
+    above = np.bincount(stock.row * most + stock.step, weights=taken_of(stock), minlength=rows * most).astype(np.int64)
     above = above.reshape(rows, most)
     above[:, 0] = crowd.running[:, 0]
     here = above.copy()
@@ -483,7 +278,7 @@ def _ground(program: Program, crowd: _Crowd, stock: _Stock, room: Floats) -> Gro
     at[row, fleet.hull[profile[row], some % most]] = here.ravel()[some]
     sites = np.arange(fleet.sites.size)
     got = stock.used(stock.stop + 1, sites)
-    left: Floats = room - _at_circuits(fleet, got)
+    left: Floats = room - at_circuits(fleet, got)
     return Ground(
         fleet=fleet,
         at=at,
@@ -536,8 +331,8 @@ def _told(program: Program, standing: Standing, level: Ints, price: Floats, cost
     moved = standing.movable
     watts = fleet.watts[fleet.profile, level]
     drawn = np.where(moved, watts, standing.draw_watts)
-    used = _at_circuits(fleet, np.bincount(fleet.site, weights=drawn, minlength=fleet.sites.size))
-    site_paid = cost * _root_factor(fleet)
+    used = at_circuits(fleet, np.bincount(fleet.site, weights=drawn, minlength=fleet.sites.size))
+    site_paid = cost * root_factor(fleet)
     yields = program.worth * fleet.value[fleet.profile, level] - site_paid[fleet.site] * watts
     yielded = float(yields[moved].sum())
     kept = 0.0

@@ -1,0 +1,145 @@
+"""Power to increments, best first, as far as every circuit goes: from the lowest circuits up to the grid connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mullet.planning.fleet import Bools, Floats, Ints
+from mullet.planning.increments import Program, root_factor
+
+
+@dataclass(slots=True)
+class Stock:
+    """The increments at hand in the order of giving, and how far each site has gone through its own."""
+
+    row: Ints
+    """[E] row of the crowd."""
+    step: Ints
+    """[E] hull position to which the increment leads."""
+    key: Ints
+    each: Floats
+    count: Floats
+    worth_each: Floats
+    summed: Floats
+    """[E + 1] running sum of microwatts."""
+    start: Ints
+    """[L] first increment of each site."""
+    stop: Ints
+    """[L] increments before it are given in full."""
+    part: Floats
+    """[L] loads that get the increment at `stop`."""
+
+    def used(self, stop: Ints, sites: Ints) -> Floats:
+        """Return microwatts given to `sites` if they stop at `stop`, never past where they stopped already."""
+        end = np.minimum(stop, self.stop[sites])
+        watts: Floats = self.summed[end] - self.summed[self.start[sites]]
+        past = np.flatnonzero((stop > self.stop[sites]) & (self.part[sites] > 0.0))
+        if past.size:
+            watts[past] += self.part[sites[past]] * self.each[self.stop[sites[past]]]
+        return watts
+
+
+def stock_of(program: Program, row: Ints, step: Ints, key: Ints, each: Floats, counts: Floats, worth: Floats) -> Stock:
+    """Return increments, sorted by `key`, before anything is given."""
+    summed = np.concatenate([[0.0], np.cumsum(each * counts)])
+    sites = program.fleet.sites.size
+    start = np.searchsorted(key, np.arange(sites + 1) * max(1, program.worth_of.size))
+    return Stock(row, step, key, each, counts, worth, summed, start[:-1], start[1:].copy(), np.zeros(sites))
+
+
+def taken_of(stock: Stock) -> Floats:
+    """Return [E] the loads that get each increment."""
+    lengths = np.diff(np.append(stock.start, stock.key.size))
+    taken: Floats = np.where(np.arange(stock.key.size) < np.repeat(stock.stop, lengths), stock.count, 0.0)
+    partly = np.flatnonzero(stock.part > 0.0)
+    taken[stock.stop[partly]] = stock.part[partly]
+    return taken
+
+
+def accept(program: Program, stock: Stock, room: Floats, cost: float, open_sites: Bools | None = None) -> Floats:
+    """Give power to increments, best first, as far as every circuit goes; return [C] the worth at each margin.
+
+    Only to `open_sites` [L], where they are given.
+    """
+    fleet = program.fleet
+    price = np.zeros(fleet.circuits)
+    paid = cost * root_factor(fleet)
+    for depth in range(fleet.above.shape[0] - 1, -1, -1):
+        node = fleet.above[depth]
+        sites = np.flatnonzero(node >= 0 if open_sites is None else (node >= 0) & open_sites)
+        used = np.zeros(fleet.circuits)
+        np.add.at(used, node[sites], fleet.factor[depth, sites] * stock.used(stock.stop[sites] + 1, sites))
+        tight = used > np.maximum(room, 0.0) + 0.5
+        sites = sites[tight[node[sites]]]
+        if sites.size:
+            _cut(program, stock, room, price, paid, sites, node[sites], fleet.factor[depth, sites])
+    return price
+
+
+def _cut(
+    program: Program,
+    stock: Stock,
+    room: Floats,
+    price: Floats,
+    paid: Floats,
+    sites: Ints,
+    nodes: Ints,
+    factor: Floats,
+) -> None:
+    """Cut what the circuits above `sites` cannot carry, the least worth first."""
+    order = np.argsort(nodes, kind="stable")
+    sites, nodes, factor = sites[order], nodes[order], factor[order]
+    circuits, group = np.unique(nodes, return_inverse=True)
+    keys, base, places = _common_order(program, stock, paid, sites, group, factor)
+    capacity = np.maximum(room[circuits], 0.0) + 0.5
+    low, high = np.zeros(circuits.size, dtype=np.int64), np.full(circuits.size, places, dtype=np.int64)
+    # The most places that can be given in full: a search by halves in all circuits at once.
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        stop = np.searchsorted(keys, base + middle[group])
+        used = np.bincount(group, weights=factor * stock.used(stop, sites), minlength=circuits.size)
+        fits = used <= capacity
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
+    stop = np.searchsorted(keys, base + low[group])
+    given = factor * stock.used(stop, sites)
+    left = capacity - np.bincount(group, weights=given, minlength=circuits.size)
+    # The place that does not fit in full goes to the sites in their order while there is room.
+    reach = np.minimum(stop, max(0, stock.key.size - 1))
+    marginal = (stop <= stock.stop[sites]) & (stop < keys.size) & (keys[reach] == base + low[group])
+    full = np.where(stop < stock.stop[sites], stock.count[reach], stock.part[sites])
+    number = np.where(marginal, full, 0.0)
+    each = np.where(number > 0.0, stock.each[reach] * factor, 1.0)
+    wanted = number * each
+    summed = np.cumsum(wanted)
+    first = np.searchsorted(group, np.arange(circuits.size))
+    before = summed - wanted - (summed - wanted)[first][group]
+    taken = np.clip(np.floor((left[group] - before) / each), 0.0, number)
+    complete = marginal & (stop < stock.stop[sites]) & (taken >= number) & (number > 0.0)
+    cut = stop <= stock.stop[sites]
+    stock.stop[sites[cut]] = (stop + complete)[cut]
+    stock.part[sites[cut]] = np.where(complete, 0.0, taken)[cut]
+    worth = np.where(number > 0.0, (stock.worth_each[reach] - paid[sites]) / factor, 0.0)
+    price[circuits] = np.maximum.reduceat(worth, first)
+
+
+def _common_order(
+    program: Program, stock: Stock, paid: Floats, sites: Ints, group: Ints, factor: Floats
+) -> tuple[Ints, Ints, int]:
+    """Return increments' keys, each site's first key, and the number of places that the sites of a circuit share."""
+    places = max(1, program.worth_of.size)
+    first = np.searchsorted(group, np.arange(int(group[-1]) + 1))
+    same = (factor == factor[first][group]).all() and (paid[sites] == paid[sites[first]][group]).all()
+    if same:
+        return stock.key, sites * places, places
+    # What follows differs from site to site: a watt's worth differs too, so the order is not the sites' own.
+    wide = np.zeros(program.fleet.sites.size)
+    wide[sites] = factor
+    site = stock.key // places
+    weight = wide[site]
+    worth = np.where(weight > 0.0, (stock.worth_each - paid[site]) / np.where(weight > 0.0, weight, 1.0), 0.0)
+    order = np.lexsort((stock.key, -worth))
+    place = np.empty(order.size, dtype=np.int64)
+    place[order] = np.arange(order.size)
+    return site * max(1, order.size) + place, sites * max(1, order.size), max(1, order.size)
