@@ -24,7 +24,7 @@ from mullet.domain.facility import Facility
 from mullet.domain.plan import Plan, PlanRequest
 from mullet.ports import PlanningError
 
-DEFAULT_TARGET = "mullet.planning.horizon:plan_horizon"
+DEFAULT_TARGET = "mullet.planning.horizon:HorizonPlanner"
 START_LIMIT_S = 30.0
 
 # Solvers overshoot their limits by up to a half; the rest of the time is for the answer to travel.

@@ -281,28 +281,6 @@ def plan_of(
     return Plan(f"{rung.value}-{at:.3f}", at, at + lease_s, rung, groups, tuple(intervals), objective, bound, detail)
 
 
-def earned(made: Frame, at_least: Sequence[Mapping[int, Sequence[float]]]) -> float:
-    """Return what mining earns over the horizon with these hull counts, energy and starts paid."""
-    total = 0.0
-    for group in made.groups:
-        if not group.is_miner:
-            continue
-        points, hull, factor = group.item.group.points, group.item.hull, group.item.factors[-1]
-        before = float(group.running)
-        for slot, counts in zip(made.slots, at_least, strict=True):
-            levels = counts[group.item.number]
-            market = slot.market
-            for k in range(1, len(hull)):
-                low, high = points[hull[k - 1]], points[hull[k]]
-                worth = market.earned_per_th_hour * (high.th_per_s - low.th_per_s)
-                cost = market.cost_per_mwh * (high.watts - low.watts) * factor / 1e6
-                total += levels[k] * (worth - cost) * slot.hours
-            if len(hull) > 1:
-                total -= max(0, levels[1] - before) * start_cost(group, market)
-                before = levels[1]
-    return total
-
-
 def start_cost(group: GroupFrame, market: Market) -> float:
     """Return what one start of the group must earn back: the hashing lost meanwhile, and the deadband while it runs."""
     points, hull = group.item.group.points, group.item.hull
