@@ -24,6 +24,7 @@ from mullet.planning.commitment.running import round_running
 Floats = NDArray[np.float64]
 
 _TURNS = (0.5, 0.25, 0.75, 0.05, 0.95)
+_WHOLE = 1e-6
 _FEW_LOADS = 1_000
 """Up to here one load is worth a second look: every turn of `_TURNS` is tried."""
 
@@ -48,18 +49,21 @@ def round_schedule(model: Model, values: Floats) -> Schedule:
 def _rounded(state: FleetState, turn: float) -> Schedule:
     round_pools(state)
     round_running(state, turn)
-    if state.problem.ramps:
-        state.settle_ramps()
-    lower_levels(state)
-    drop_runs(state)
-    cut_pools(state)
-    keep_promises(state)
+    _make_room(state)
     for _ in range(2):
         raise_levels(state)
         if not add_runs(state):
             break
     raise_levels(state)
     return state.schedule()
+
+
+def _make_room(state: FleetState) -> None:
+    state.settle_ramps()
+    lower_levels(state)
+    drop_runs(state)
+    cut_pools(state)
+    keep_promises(state)
 
 
 def relaxed_schedule(model: Model, values: Floats) -> Schedule:
@@ -82,16 +86,28 @@ def relaxed_schedule(model: Model, values: Floats) -> Schedule:
 
 
 def schedule_of(model: Model, values: Floats) -> Schedule:
-    """Return the schedule of a point that is whole but for a solver's tolerance."""
+    """Return the schedule of a point whose loads are whole but for a solver's tolerance.
+
+    The program does not ask for whole GPUs; where they are not, they are rounded, and mining bends first if that takes
+    more power than a limit leaves.
+    """
     relaxed = relaxed_schedule(model, values)
     problem = model.problem
     at_least = tuple(np.rint(counts).astype(np.int64) for counts in relaxed.at_least)
+    active = tuple(np.rint(count).astype(np.int64) for count in relaxed.active)
+    if any(np.any(np.abs(a - b) > _WHOLE) for a, b in zip(active, relaxed.active, strict=True)):
+        state = FleetState(problem, relaxed)
+        for place, counts in enumerate(at_least):
+            state.counts[place, : len(counts)] = counts
+        round_pools(state)
+        _make_room(state)
+        raise_levels(state)
+        return state.schedule()
     starts = []
     for group, counts in zip(problem.mining, at_least, strict=True):
         running = counts[0] if len(counts) else np.zeros(problem.grid.count, dtype=np.int64)
         before = int(group.running[0]) if len(counts) else 0
         starts.append(np.maximum(np.diff(running, prepend=before), 0))
-    active = tuple(np.rint(count).astype(np.int64) for count in relaxed.active)
     power = tuple(
         np.minimum(mw, np.sum(pool.segment_mw) * count)
         for pool, mw, count in zip(pools(problem), relaxed.pool_mw, active, strict=True)
