@@ -101,18 +101,18 @@ def ceiling_of_one_hour() -> Case:
 
 
 def limit_is_exceeded_at_its_price() -> Case:
-    """Three loads, 1 MW, each MWh above it costs 20, less than the margin of 50: 150 - 2 x 20 = 110; limit 20."""
-    grid = steps(1)
+    """Three loads, 1 MW for 2 h; a MWh above it costs 20, less than the margin of 50: 300 - 4 x 20 = 220; limit 40."""
+    grid = steps(2)
     return Case(
         problem(grid, [miners(3, grid=grid)], circuits=[circuit(grid=grid, limit=1.0, slack_per_mwh=20.0)]),
-        110.0,
+        220.0,
         values=((at_least(0, 0, 0), 3.0),),
-        duals=(Dual(20.0, row=row("slack", 0, 0), nudge=limit_of(0, 0)),),
+        duals=(Dual(40.0, row=row("slack", 0, 0), nudge=limit_of(0, 0)),),
     )
 
 
 def limit_is_kept_where_its_price_is_too_high() -> Case:
-    """As above at $60: it is kept, 50, and worth the margin, 50."""
+    """As above for an hour at $60: it is kept, 50, and worth the margin, 50."""
     grid = steps(1)
     return Case(
         problem(grid, [miners(3, grid=grid)], circuits=[circuit(grid=grid, limit=1.0, slack_per_mwh=60.0)]),

@@ -91,6 +91,17 @@ def demand_charge_covers_its_window_only() -> Case:
     )
 
 
+def demand_charge_ends_with_its_window() -> Case:
+    """The charge of $80 a MW ends after the first hour: at the floor of 1 MW there, 50, then all four, 200: 250."""
+    grid = steps(1, 1)
+    charge = DemandCharge(0, 1, per_mw=80.0, floor_mw=1.0)
+    return Case(
+        problem(grid, [miners(4, grid=grid)], site={"demand_charges": (charge,)}),
+        250.0,
+        values=((imported(0), 1.0), (imported(1), 4.0)),
+    )
+
+
 def two_demand_charges_add_up() -> Case:
     """A month's charge of 30 above 1 MW and a ratchet of 30 above 2 MW; a MW earns 50: up to 2 MW it pays 30, then 60.
 
@@ -174,6 +185,7 @@ MARKET = (
     demand_charge_shaves_the_peak,
     demand_charge_is_paid_where_mining_pays_it,
     demand_charge_covers_its_window_only,
+    demand_charge_ends_with_its_window,
     two_demand_charges_add_up,
     power_bought_ahead_is_mined_or_sold,
     power_bought_ahead_is_used_before_a_negative_price,

@@ -231,17 +231,29 @@ def start_limit_of_a_day() -> Case:
     )
 
 
+def start_limit_ends_with_its_day() -> Case:
+    """Four loads off, one start in the first two hours, then as many as one likes: 150 + 3 x 50. A start more: 100."""
+    grid = steps(1, 1, 1)
+    group = miners(4, grid=grid, running=0, start_limits=(StartLimit(0, 2, 1.0),))
+    return Case(
+        problem(grid, [group]),
+        300.0,
+        values=((at_least(0, 0, 1), 1.0), (at_least(0, 0, 2), 4.0)),
+        duals=(Dual(100.0, row=row("start_limit", 0, 0)),),
+    )
+
+
 def _ramp(grid: Grid, up: float, down: float, now: float, slack: float | None = None) -> Ramp:
     return Ramp(0, over(grid.count, up), over(grid.count, down), now, now, slack)
 
 
 def ramp_up_delays_a_start() -> Case:
-    """From 0, 1 MW more each hour: 1 + 2 + 3 MWh at a margin of 50: 300. A MW earlier lasts: 150, 100, 50."""
+    """From 1 MW, 1 MW more each hour: 2 + 3 + 4 MWh at a margin of 50: 450. A MW earlier lasts: 150, 100, 50."""
     grid = steps(1, 1, 1)
     return Case(
-        problem(grid, [miners(4, grid=grid, running=0)], ramps=(_ramp(grid, 1.0, 9.0, 0.0),)),
-        300.0,
-        values=tuple((at_least(0, 0, step), step + 1.0) for step in range(3)),
+        problem(grid, [miners(5, grid=grid, running=1)], ramps=(_ramp(grid, 1.0, 9.0, 1.0),)),
+        450.0,
+        values=tuple((at_least(0, 0, step), step + 2.0) for step in range(3)),
         duals=tuple(
             Dual(150.0 - 50.0 * step, row=row("ramp_up", 0, step), nudge=ramp_of(0, "up_mw", step)) for step in range(3)
         ),
@@ -312,6 +324,7 @@ MINING = (
     lately_started_loads_run_on,
     lately_stopped_loads_stay_off,
     start_limit_of_a_day,
+    start_limit_ends_with_its_day,
     ramp_up_delays_a_start,
     ramp_down_delays_a_stop,
     ramp_is_broken_at_its_price,

@@ -120,6 +120,21 @@ def curtailment_budget_is_exceeded_at_its_price() -> Case:
     )
 
 
+def budgets_end_with_their_windows() -> Case:
+    """One owner may be held back 1 MWh, another owes an hour, both of the first hour only, two loads each, $130 twice.
+
+    One load of each runs there, -60, none in the second hour. Neither budget has anything to say there.
+    """
+    grid = steps(1, 1)
+    groups = [miners(2, grid=grid, key="a", account=0), miners(2, grid=grid, key="b", account=1)]
+    accounts = (Account("a", curtailment=(Budget(0, 1, 1.0),)), Account("b", uptime=(Budget(0, 1, 1.0),)))
+    return Case(
+        problem(grid, groups, price=130.0, accounts=accounts),
+        -60.0,
+        values=tuple((at_least(group, 0, step), 1.0 - step) for group in range(2) for step in range(2)),
+    )
+
+
 def curtailment_counts_against_the_highest_point() -> Case:
     """A load of 0.6 + 0.4 MW with 1 MWh to hold back in two hours at $150.
 
@@ -202,6 +217,7 @@ PROMISES = (
     reserve_award_counts_mining_alone,
     curtailment_budget_goes_to_the_dearest_hours,
     curtailment_budget_is_exceeded_at_its_price,
+    budgets_end_with_their_windows,
     curtailment_counts_against_the_highest_point,
     uptime_floor_takes_the_cheapest_hours,
     uptime_floor_is_missed_at_its_price,

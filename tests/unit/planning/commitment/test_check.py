@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import CASES
+from drawn_problems import problems
 from golden_kit import MTOKEN, circuit, miners, pool, problem, service, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -343,3 +344,35 @@ def test_garbage_is_refused_or_solved(target: tuple[str, Callable[[Any], Problem
     except PlanningError:
         return
     solved(checked)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.data())
+def test_whatever_contradicts_itself_has_a_solution_when_softened(made: Problem, data: st.DataObject) -> None:
+    """Nothing has a price, what must run may be more than what may, and a start may be forbidden."""
+    whole = st.lists(st.integers(0, 6), min_size=made.grid.count, max_size=made.grid.count).map(np.array)
+    hard = replace(
+        made,
+        circuits=tuple(replace(each, slack_per_mwh=None) for each in made.circuits),
+        mining=tuple(
+            replace(
+                group,
+                least_on=data.draw(whole),
+                most_on=data.draw(whole),
+                start_limits=(StartLimit(0, made.grid.count, data.draw(st.sampled_from([0.0, 2.0]))),),
+            )
+            for group in made.mining
+        ),
+        inference=tuple(replace(of, tiers=of.tiers[:1]) for of in made.inference),
+        accounts=tuple(
+            Account(
+                each.id,
+                tuple(replace(budget, slack_price=None) for budget in each.curtailment),
+                tuple(replace(budget, slack_price=None) for budget in each.uptime),
+            )
+            for each in made.accounts
+        ),
+        awards=tuple(replace(award, slack_per_mwh=None) for award in made.awards),
+        ramps=tuple(replace(ramp, slack_per_mwh=None) for ramp in made.ramps),
+    )
+    solved(check(hard)[0])
