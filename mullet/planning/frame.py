@@ -251,6 +251,7 @@ def interval_with(
 ) -> PlanInterval:
     """Return the plan's interval for loads at each point per mining group and watts above the lowest per GPU group."""
     counts: dict[str, tuple[int, ...]] = {}
+    power: dict[str, float] = {}
     budget = {circuit.id: 0.0 for circuit in made.request.facility.circuits}
     for group in made.groups:
         points = group.item.group.points
@@ -265,10 +266,19 @@ def interval_with(
             here[0] += group.available - high
             watts = group.available * points[0].watts + extra
         counts[group.item.group.key] = tuple(here)
+        power[group.item.group.key] = watts
         for node in group.item.path:
             budget[node] += watts
     market = slot.market
-    return PlanInterval(slot.start, slot.end, market.price_per_mwh, counts, budget, adder_per_mwh=market.adder_per_mwh)
+    return PlanInterval(
+        slot.start,
+        slot.end,
+        market.price_per_mwh,
+        counts,
+        budget,
+        adder_per_mwh=market.adder_per_mwh,
+        group_watts=power,
+    )
 
 
 def plan_of(
