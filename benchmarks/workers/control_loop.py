@@ -25,6 +25,7 @@ from mullet.ports import PlanningError
 from mullet.testing.builders import price_curve
 
 _TICK_S = 0.001
+_STUCK = "benchmarks.workers.stuck:plan"
 
 
 def measure(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,9 @@ async def _measure(requests: list[PlanRequest], options: Mapping[str, Any]) -> d
     answered: list[float] = []
     busy = await _delays(_ask(worker, requests, options["limit_s"], answered))
     await worker.close()
-    kills = [await _kill(requests, options["kill_limit_s"]) for _ in range(options["kills"])]
+    limit_s = options["kill_limit_s"]
+    dispatched = [await _adopt(requests, limit_s) for _ in range(options["kills"])]
+    killed = [await _kill(requests[0], limit_s) for _ in range(options["kills"])]
     return {
         "quiet_max_s": max(quiet),
         "busy_max_s": max(busy),
@@ -62,9 +65,10 @@ async def _measure(requests: list[PlanRequest], options: Mapping[str, Any]) -> d
         "answered": len(answered),
         "asked": len(requests),
         "answer_p50_s": percentile(answered, 0.5) if answered else None,
-        "dispatch_max_s": max(dispatch for dispatch, _ in kills),
-        "gone_max_s": max(gone for _, gone in kills),
-        "kills": len(kills),
+        "dispatch_max_s": max(dispatched),
+        "refused_max_s": max(refused for refused, _ in killed),
+        "gone_max_s": max(gone for _, gone in killed),
+        "kills": options["kills"],
     }
 
 
@@ -111,12 +115,10 @@ async def _ask(worker: PlannerWorker, requests: list[PlanRequest], limit_s: floa
         await asyncio.sleep(0.05)
 
 
-async def _kill(requests: list[PlanRequest], limit_s: float) -> tuple[float, float]:
-    """Return seconds from the limit until a plan from another rung is adopted, and until the stuck process is gone."""
-    worker = _Asked("benchmarks.workers.stuck:plan")
+async def _adopt(requests: list[PlanRequest], limit_s: float) -> float:
+    """Return seconds from a stuck planner's limit until a plan of another rung is adopted."""
+    worker = _Asked(_STUCK)
     await worker.open()
-    pid = worker.pid
-    assert pid is not None
     cycle = PlanningCycle(worker, limit_s)
     first, later = requests[0], requests[1]
     cycle.step(first)
@@ -125,14 +127,28 @@ async def _kill(requests: list[PlanRequest], limit_s: float) -> tuple[float, flo
     while adopted is None and not worker.limit_over(limit_s + 30.0):
         await asyncio.sleep(0)
         adopted = cycle.step(later)
-    dispatch_s = time.perf_counter() - worker.began - limit_s
-    while _lives(pid):  # noqa: ASYNC110  another process: no event can tell
-        await asyncio.sleep(0.0001)
-    gone_s = time.perf_counter() - worker.began - limit_s
+    seconds = time.perf_counter() - worker.began - limit_s
     await cycle.close()
     if adopted is None:
         raise PlanningError("no plan was adopted after the planner was killed")
-    return dispatch_s, gone_s
+    return seconds
+
+
+async def _kill(request: PlanRequest, limit_s: float) -> tuple[float, float]:
+    """Return seconds from a stuck planner's limit until the question fails, and until the process is gone."""
+    worker = PlannerWorker(_STUCK)
+    await worker.open()
+    pid = worker.pid
+    assert pid is not None
+    began = time.perf_counter()
+    with contextlib.suppress(PlanningError):
+        await worker.plan(request, limit_s)
+    refused_s = time.perf_counter() - began - limit_s
+    while _lives(pid):  # noqa: ASYNC110  another process: no event can tell
+        await asyncio.sleep(0.0001)
+    gone_s = time.perf_counter() - began - limit_s
+    await worker.close()
+    return refused_s, gone_s
 
 
 def _lives(pid: int) -> bool:

@@ -20,14 +20,13 @@ _LIMIT_S = 120.0
 
 
 def measure(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options: groups, loads, seed, grid, solves, check_every (0: never).
+    """Options: groups, loads, seed, grid, days (of the scene), solves, check_every (0: never).
 
     A checked plan is solved again, uncounted, by HiGHS and by a CLP without a past; the largest relative differences
     of their objectives are returned. Counts in force are what the plan before wanted, in whole loads.
     """
     load_backends()
-    days = -(-(options["solves"] + 288 * 2) // 288)
-    scene = make_scene(options["groups"], options["loads"], days, options["seed"])
+    scene = make_scene(options["groups"], options["loads"], options["days"], options["seed"])
     state = scene.start()
     solvers = Solvers()
     builds, totals, walls, objectives, digests, resident = [], [], [], [], [], []
