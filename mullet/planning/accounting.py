@@ -31,6 +31,7 @@ _SIGMAS = 3.0
 _READING_FACTOR = 1.02
 _READING_MARGIN_WATTS = 5.0
 _METER_LAG_S = 2.0
+_NEVER_ASKED = LedgerEntry("")
 
 # Ceilings of programs outbid one another by priority; these bind whatever another program says.
 _UNCONDITIONAL = frozenset(
@@ -82,6 +83,7 @@ class Standing:
         modes = (Mode.AUTO, Mode.ADVISE) if advise else (Mode.AUTO,)
         self._auto = {circuit.id: snapshot.mode_of(facility, circuit.id) in modes for circuit in facility.circuits}
         self._targets = frozenset(hold.target for hold in snapshot.holds)
+        self._most = _counted(facility, snapshot, silent_after_s, advise)
 
     def reading(self, load: Load) -> Telemetry | None:
         """Return the load's reading if it is good and young enough to rely on."""
@@ -106,6 +108,12 @@ class Standing:
 
     def most_watts(self, load: Load) -> float:
         """Return the most that the load may draw."""
+        found = self._most.get(load.id)
+        if found is None:
+            found = self._most[load.id] = self._count(load)
+        return found
+
+    def _count(self, load: Load) -> float:
         reading = self.reading(load)
         if reading is None:
             return load.worst_watts
@@ -114,11 +122,22 @@ class Standing:
             return load.worst_watts
         if not self.ours(load):
             return max(load.worst_watts, measured or 0.0)
-        entry = self._snapshot.ledger.entry(load.id)
+        entry = self._snapshot.ledger.entries.get(load.id) or _NEVER_ASKED
         if load.capability.enforces_limit:
             return _most_under_limit(load, reading, entry, measured)
         commanded = _commanded_watts(load, entry, reading)
         return max(_base_watts(load, reading, entry, measured, commanded), commanded, measured or 0.0)
+
+
+def _counted(facility: Facility, snapshot: Snapshot, silent_after_s: float, advise: bool) -> dict[str, float]:
+    """Return what has been counted of this snapshot so far: account, allocation and lists all ask for every load."""
+    # Kept with the snapshot, which never changes; what is kept follows from it and the facility alone.
+    key = f"_counted_{silent_after_s}_{advise}"
+    kept: tuple[Facility, dict[str, float]] | None = snapshot.__dict__.get(key)
+    if kept is None or kept[0] is not facility:
+        kept = (facility, {})
+        snapshot.__dict__[key] = kept
+    return kept[1]
 
 
 def _most_under_limit(load: Load, reading: Telemetry, entry: LedgerEntry, measured: float | None) -> float:
@@ -148,7 +167,7 @@ def _commanded_watts(load: Load, entry: LedgerEntry, reading: Telemetry) -> floa
 
 def _base_watts(load: Load, reading: Telemetry, entry: LedgerEntry, measured: float | None, commanded: float) -> float:
     confirmed = entry.confirmed_watts
-    lowest, highest = load.most_at(load.lowest), load.most_at(load.highest)
+    lowest = load.most_at(load.lowest)
     if confirmed is not None:
         allowed = max(confirmed, commanded)
         draws_more = measured is not None and measured > allowed * _READING_FACTOR + _READING_MARGIN_WATTS
@@ -163,7 +182,7 @@ def _base_watts(load: Load, reading: Telemetry, entry: LedgerEntry, measured: fl
         return load.worst_watts
     if measured is not None and reading.state is LoadState.ASLEEP and measured <= lowest + _READING_MARGIN_WATTS:
         return lowest
-    return highest
+    return load.most_at(load.highest)
 
 
 def silent_after_s(facility: Facility) -> float:

@@ -29,6 +29,8 @@ class GroupIndex:
     """Points worth standing at, ascending: each step earns less per watt than the one before (miners)."""
     most_watts: tuple[float, ...]
     """The most one load may draw at each point."""
+    hull_of: dict[str, int]
+    """Per point's name: the hull position at which it counts; under "" that of any other name."""
     first_id: str
     """Least id among the loads: breaks ties whatever the policy's order."""
 
@@ -82,11 +84,31 @@ def _build(facility: Facility) -> FacilityIndex:
         if group.kind is LoadKind.GPU:
             hull = tuple(range(len(group.points)))
         groups.append(
-            GroupIndex(number, group, loads, path, follow_factors(facility, path), hull, most, min(group.load_ids))
+            GroupIndex(
+                number,
+                group,
+                loads,
+                path,
+                follow_factors(facility, path),
+                hull,
+                most,
+                _hull_of(group, hull),
+                min(group.load_ids),
+            )
         )
         for load in loads:
             group_of[load.id] = number
     return FacilityIndex(tuple(groups), group_of, bottom_up, unmanaged, lead)
+
+
+def _hull_of(group: Group, hull: tuple[int, ...]) -> dict[str, int]:
+    """Return the hull position of each point: its own, or the highest that draws no more."""
+    found = {}
+    for name, watts in [("", 0.0), *((point.name, point.watts) for point in reversed(group.points))]:
+        below = [position for position, k in enumerate(hull) if group.points[k].watts <= watts]
+        own = [position for position, k in enumerate(hull) if group.points[k].name == name]
+        found[name] = own[0] if own else max(below, default=0)
+    return found
 
 
 def follow_factors(facility: Facility, path: Sequence[str]) -> tuple[float, ...]:

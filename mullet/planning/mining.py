@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mullet.domain.facility import Facility
 from mullet.domain.feeds import Cause
 from mullet.domain.load import Load, LoadKind
@@ -12,8 +14,10 @@ from mullet.domain.plan import PlanInterval, Setpoint
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.units import format_watts
 from mullet.planning.accounting import CircuitAccount
+from mullet.planning.banks import Banks, banks_of
 from mullet.planning.capacity import Capacity
 from mullet.planning.inference import Served
+from mullet.planning.knapsack import fill
 from mullet.planning.merit import Market, Step, break_even_per_mwh, mining_steps
 from mullet.planning.positions import Members, cycles_within_day, hull_level
 
@@ -56,7 +60,7 @@ def mine(
         spare += _want(banks[step.group.number], step, market, interval)
     if spare > 0.0:
         _substitute(banks, steps, market, spare)
-    _fill(banks, steps, market, capacity)
+    _fill(facility, banks, steps, market, capacity)
     setpoints: dict[str, Setpoint] = {}
     for bank in banks.values():
         _place(bank, facility, snapshot, accounts, served, market, interval, setpoints)
@@ -66,8 +70,13 @@ def mine(
 def _bank(here: Members, snapshot: Snapshot) -> _Bank:
     entries, telemetry, item = snapshot.ledger.entries, snapshot.telemetry, here.item
     levels = {load.id: hull_level(item, load, entries.get(load.id), telemetry.get(load.id)) for load in here.movable}
-    at_least = [sum(1 for level in levels.values() if level >= k) for k in range(len(item.hull))]
     full = len(here.movable)
+    tally = [0] * (len(item.hull) + 1)
+    for level in levels.values():
+        tally[level] += 1
+    at_least = [full] * len(item.hull)
+    for k in range(1, len(item.hull)):
+        at_least[k] = at_least[k - 1] - tally[k - 1]
     return _Bank(here, levels, at_least, [full] + [0] * (len(item.hull) - 1), [full] + [0] * (len(item.hull) - 1))
 
 
@@ -103,24 +112,48 @@ def _substitute(banks: dict[int, _Bank], steps: list[Step], market: Market, spar
             spare_watts -= more * step.most_watts
 
 
-def _fill(banks: dict[int, _Bank], steps: list[Step], market: Market, capacity: Capacity) -> None:
-    # A load that runs is worth the deadband more than one that would have to be started in its place.
+def _fill(facility: Facility, banks: dict[int, _Bank], steps: list[Step], market: Market, capacity: Capacity) -> None:
+    """Give power to what is wanted, the best first; a load that runs is worth the deadband more than one that rests."""
+    found = banks_of(facility, market)
+    if found is not None:
+        _fill_in_bulk(found, banks, capacity)
+    # What did not fit whole is tried once more, step by step, in what is left; the circuit that refuses is named.
     portions: list[tuple[float, int, Step, bool]] = []
     for order, step in enumerate(steps):
-        portions.append((-(step.break_even_per_mwh + market.deadband_per_mwh), order, step, True))
-        portions.append((-step.break_even_per_mwh, order, step, False))
+        bank, k = banks[step.group.number], step.level
+        if bank.given[k] < bank.wanted[k]:
+            portions.append((-(step.break_even_per_mwh + market.deadband_per_mwh), order, step, True))
+            portions.append((-step.break_even_per_mwh, order, step, False))
     portions.sort(key=lambda portion: (portion[0], portion[1], not portion[3]))
     for _, _, step, running in portions:
         bank, k = banks[step.group.number], step.level
-        here_now = min(bank.wanted[k], bank.at_least[k])
-        count = here_now if running else bank.wanted[k] - here_now
-        count = min(count, bank.given[k - 1] - bank.given[k])
+        most = min(bank.wanted[k], bank.at_least[k]) if running else bank.wanted[k]
+        count = min(most - bank.given[k], bank.given[k - 1] - bank.given[k])
         if count <= 0:
             continue
         given, binding = capacity.give(bank.here.item, step.most_watts, count)
         bank.given[k] += given
         if given < count:
             bank.bound.setdefault(k, binding)
+
+
+def _fill_in_bulk(found: Banks, banks: dict[int, _Bank], capacity: Capacity) -> None:
+    rows = len(found.row)
+    running, wanted = np.zeros((rows, found.width), dtype=np.int64), np.zeros((rows, found.width), dtype=np.int64)
+    for number, bank in banks.items():
+        row, size = found.row[number], len(bank.wanted)
+        running[row, :size], wanted[row, :size] = bank.at_least, bank.wanted
+    room = np.empty(len(found.nodes))
+    for node, index in found.nodes.items():
+        room[index] = capacity.left[node]
+    given = fill(found.program, running, wanted, room)
+    for number, bank in banks.items():
+        item = bank.here.item
+        bank.given = given[found.row[number], : len(bank.wanted)].tolist()
+        most = item.most_watts
+        watts = sum(bank.given[k] * (most[item.hull[k]] - most[item.hull[k - 1]]) for k in range(1, len(item.hull)))
+        if watts:
+            capacity.take(item, watts)
 
 
 def _place(
@@ -145,21 +178,26 @@ def _place(
         return (-level, -cycles, -changed, load.id) if level else (0, cycles, changed, load.id)
 
     over = next((n for n in item.path if accounts[n].sum_watts > accounts[n].target_limit_watts + 1e-6), None)
+    levels, given, wanted, top = bank.levels, bank.given, bank.wanted, len(item.hull)
+    here, full = bank.here.movable, len(bank.here.movable)
+    # Where all go to the same point for the same reason, none has to be chosen.
+    alike = all(count in (0, full) for count in given) and all(count in (0, full) for count in wanted)
     words: dict[tuple[int, bool], tuple[Cause, str, str | None]] = {}
-    for position, load in enumerate(sorted(bank.here.movable, key=rank)):
+    relief: tuple[Cause, str] | None = None
+    for position, load in enumerate(here if alike else sorted(here, key=rank)):
         level = 0
-        while level + 1 < len(item.hull) and bank.given[level + 1] > position:
+        while level + 1 < top and given[level + 1] > position:
             level += 1
-        point = points[item.hull[level]]
-        held_back = level + 1 < len(item.hull) and bank.wanted[level + 1] > position
+        held_back = level + 1 < top and wanted[level + 1] > position
         key = (level, held_back)
         if key not in words:
             words[key] = _words(bank, level, held_back, facility, accounts, served, market, interval)
         cause, rule, binding = words[key]
-        if over is not None and not held_back and level < bank.levels[load.id]:
+        if over is not None and not held_back and level < levels[load.id]:
             # Whatever else speaks for it: this fall relieves a circuit, so no dwell or ramp may hold it back.
-            cause, why = _limit_words(over, facility, accounts, served)
-            rule, binding = f"{rule.partition(':')[0]}: {why}", over
+            relief = relief or _limit_words(over, facility, accounts, served)
+            cause, rule, binding = relief[0], f"{rule.partition(':')[0]}: {relief[1]}", over
+        point = points[item.hull[level]]
         setpoints[load.id] = Setpoint(load.id, point.name, point.watts, cause, rule, binding)
 
 

@@ -123,14 +123,7 @@ def hull_level(item: GroupIndex, load: Load, entry: LedgerEntry | None, reading:
                 return 1
         else:
             name = confirmed
-    level = 0
-    for position, k in enumerate(item.hull):
-        if item.group.points[k].name == name:
-            return position
-        below = next((p.watts for p in item.group.points if p.name == name), 0.0)
-        if item.group.points[k].watts <= below:
-            level = position
-    return level
+    return item.hull_of.get(name or "", item.hull_of[""])
 
 
 def cycles_within_day(entry: LedgerEntry | None, at: float) -> int:

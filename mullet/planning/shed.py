@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mullet.domain.facility import Facility
-from mullet.domain.load import Load, LoadKind, Steering
+from mullet.domain.load import LoadKind, Steering
 from mullet.domain.snapshot import HoldKind, Snapshot
 from mullet.planning.accounting import CircuitAccount, Standing, silent_after_s
-from mullet.planning.index import index_of
-from mullet.planning.merit import break_even_per_mwh, market_now
+from mullet.planning.index import GroupIndex, index_of
+from mullet.planning.merit import Market, break_even_per_mwh, market_now
+from mullet.planning.queues import Queue, make_queues, rank, roster_of
 
 # What cannot be done at once is of little use to protection: slow loads are dropped after all fast ones.
 _MINER_FAST, _MINER_SLOW, _GPU = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Queue:
-    load_ids: tuple[str, ...]
-    freed_watts: tuple[float, ...]
-    """Power freed by the loads up to and including each."""
-
-
-@dataclass(frozen=True, slots=True)
 class ShedList:
     """Per circuit, the loads beneath in the order in which they are dropped."""
 
-    queues: Mapping[str, _Queue]
+    queues: Mapping[str, Queue]
 
-    def query(self, circuit: str, watts: float) -> tuple[str, ...]:
+    def query(self, circuit: str, watts: float) -> Sequence[str]:
         """Return the shortest head of the circuit's list that frees at least `watts`, or the whole list.
 
         Raises:
             KeyError: no such circuit.
         """
-        queue = self.queues[circuit]
-        if watts <= 0.0:
-            return ()
-        return queue.load_ids[: bisect_left(queue.freed_watts, watts - 1e-6) + 1]
+        return self.queues[circuit].least(watts)
 
     def freed_watts(self, circuit: str, count: int) -> float:
         """Return the power that the first `count` loads of the circuit's list free."""
-        return self.queues[circuit].freed_watts[count - 1] if count > 0 else 0.0
+        return self.queues[circuit].total(count)
 
     def total_watts(self, circuit: str) -> float:
         """Return the power that can be freed on the circuit in all."""
-        freed = self.queues[circuit].freed_watts
-        return freed[-1] if freed else 0.0
+        queue = self.queues[circuit]
+        return queue.total(len(queue.order))
 
 
 def shed_list(facility: Facility, snapshot: Snapshot, accounts: Mapping[str, CircuitAccount]) -> ShedList:
@@ -58,44 +50,53 @@ def shed_list(facility: Facility, snapshot: Snapshot, accounts: Mapping[str, Cir
     holds that keep a load on, so those are in it too. On a circuit whose account is over its limit the loads beneath
     are in the same order: the account says how much to ask for.
     """
-    index = index_of(facility)
+    groups = index_of(facility).groups
+    roster = roster_of(facility)
     standing = Standing(facility, snapshot, silent_after_s(facility))
     market = market_now(facility, snapshot)
-    ranked: list[tuple[tuple[float, ...], str, Load, float]] = []
-    for item in index.groups:
-        top = item.group.points[item.hull[-1]]
-        earned = break_even_per_mwh(market, item.group.points[0], top)
-        for load in item.loads:
-            if not _may_shed(facility, snapshot, standing, load):
-                continue
-            freed = standing.most_watts(load) - load.most_at(load.lowest)
-            if freed <= 0.0:
-                continue
-            if load.kind is LoadKind.GPU:
-                service = facility.service_by_id.get(load.service or "")
-                urgency = float(service.priority) if service is not None else 1e9
-                value = service.value_per_mtoken if service is not None else 0.0
-                key: tuple[float, ...] = (_GPU, -urgency, value)
-            else:
-                key = (_MINER_FAST if load.capability.fast else _MINER_SLOW, earned, -freed)
-            ranked.append((key, load.id, load, freed))
-    ranked.sort(key=lambda entry: (entry[0], entry[1]))
-    ids: dict[str, list[str]] = {node: [] for node in accounts}
-    sums: dict[str, list[float]] = {node: [] for node in accounts}
-    factors = {item.number: list(zip(item.path, item.factors, strict=True)) for item in index.groups}
-    for _, load_id, _, freed in ranked:
-        for node, factor in factors[index.group_of[load_id]]:
-            before = sums[node][-1] if sums[node] else 0.0
-            ids[node].append(load_id)
-            sums[node].append(before + freed * factor)
-    return ShedList({node: _Queue(tuple(ids[node]), tuple(sums[node])) for node in accounts})
+    members: list[int] = []
+    freed: list[float] = []
+    position = 0
+    for item in groups:
+        shedable = _sheds(item)
+        for load in item.loads if shedable else ():
+            if (
+                standing.auto(load)
+                and standing.reading(load) is not None
+                and not _held_off(facility, snapshot, load.id)
+            ):
+                watts = standing.most_watts(load) - load.most_at(load.lowest)
+                if watts > 0.0:
+                    members.append(position)
+                    freed.append(watts)
+            position += 1
+        if not shedable:
+            position += len(item.loads)
+    who, watts_each = np.array(members, dtype=np.int64), np.array(freed)
+    place = rank(_worth(facility, item, market) for item in groups)[roster.group[who]]
+    miner = np.array([item.group.kind is LoadKind.MINER for item in groups], dtype=np.bool_)[roster.group[who]]
+    # Of miners that earn the same, the one that frees most; then by id, whatever the policy's order.
+    order = np.lexsort((roster.by_id[who], np.where(miner, -watts_each, 0.0), place))
+    return ShedList(make_queues(roster, who[order], watts_each[order]))
 
 
-def _may_shed(facility: Facility, snapshot: Snapshot, standing: Standing, load: Load) -> bool:
-    gpu = load.kind is LoadKind.GPU
-    if load.capability.steering is Steering.MONITOR or not (gpu or load.capability.interruptible):
+def _sheds(item: GroupIndex) -> bool:
+    capability = item.loads[0].capability
+    if capability.steering is Steering.MONITOR:
         return False
-    if standing.reading(load) is None or not standing.auto(load):
-        return False
-    held = snapshot.held(facility, load.id) if snapshot.holds else None
-    return held is None or held.kind is HoldKind.ON
+    return item.group.kind is LoadKind.GPU or capability.interruptible
+
+
+def _worth(facility: Facility, item: GroupIndex, market: Market) -> tuple[float, ...]:
+    if item.group.kind is LoadKind.GPU:
+        service = facility.service_by_id.get(item.group.service or "")
+        urgency = float(service.priority) if service is not None else 1e9
+        return (_GPU, -urgency, service.value_per_mtoken if service is not None else 0.0)
+    top = item.group.points[item.hull[-1]]
+    speed = _MINER_FAST if item.loads[0].capability.fast else _MINER_SLOW
+    return (speed, break_even_per_mwh(market, item.group.points[0], top))
+
+
+def _held_off(facility: Facility, snapshot: Snapshot, load_id: str) -> bool:
+    held = snapshot.held(facility, load_id) if snapshot.holds else None
+    return held is not None and held.kind is not HoldKind.ON
