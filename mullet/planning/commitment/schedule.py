@@ -18,6 +18,7 @@ from mullet.planning.commitment.highs import solve_with_highs
 from mullet.planning.commitment.linear import Solve
 from mullet.planning.commitment.model import Model, Places
 from mullet.planning.commitment.pool_rounding import cut_pools, round_pools
+from mullet.planning.commitment.problem import Problem
 from mullet.planning.commitment.promise_keeping import keep_promises
 from mullet.planning.commitment.running import round_running
 
@@ -127,19 +128,47 @@ def hint_of(model: Model, schedule: Schedule, solve: Solve = solve_with_highs, l
     low, high = program.low.copy(), program.high.copy()
     for places, counts in zip((*model.at_least, *model.starts), (*schedule.at_least, *schedule.starts), strict=True):
         _fix(low, high, places, counts)
-    for pool, places, segments, active, power in zip(
-        pools(model.problem), model.active, model.segments, schedule.active, schedule.pool_mw, strict=True
+    for places, segments, active, powers in zip(
+        model.active, model.segments, schedule.active, segment_powers(model.problem, schedule), strict=True
     ):
         _fix(low, high, places, active)
-        left = power
-        for width, row in zip(pool.segment_mw, segments, strict=True):
-            taken = np.clip(left, 0.0, width * active)
-            _fix(low, high, row, taken)
-            left = left - taken
+        _fix(low, high, segments, powers)
     solution = solve(replace(program, low=low, high=high), limit_s)
     if not solution.optimal:
         raise ValueError(f"the program has no point at which this schedule stands: {solution.status}")
     return solution.values
+
+
+def segment_powers(problem: Problem, schedule: Schedule) -> list[Floats]:
+    """Return each pool's power by segment, (S, T), such that no service makes more than the program lets it waste.
+
+    Segments fill in order. Only where power is drawn because energy earns would that make too many tokens: there
+    enough of it moves to the last segments.
+    """
+    found: list[Floats] = []
+    place = 0
+    for service in problem.inference:
+        orders: list[tuple[Floats, Floats]] = []
+        tokens = [np.zeros(problem.grid.count), np.zeros(problem.grid.count)]
+        for pool in service.pools:
+            active, power = np.asarray(schedule.active[place], dtype=np.float64), schedule.pool_mw[place]
+            width = np.multiply.outer(pool.segment_mw, active)
+            filled = _fill(width, power), _fill(width[::-1], power)[::-1]
+            for number, segments in enumerate(filled):
+                tokens[number] += pool.base_tokens_per_s * active + pool.tokens_per_s_per_mw @ segments
+            orders.append(filled)
+            place += 1
+        waste = sum(pool.base_tokens_per_s * pool.count for pool in service.pools)
+        beyond = np.maximum(tokens[0] - service.demand_tokens_per_s - waste, 0.0)
+        lower = tokens[0] - tokens[1]
+        share = np.clip(np.where(lower > 0.0, beyond / np.where(lower > 0.0, lower, 1.0), 0.0), 0.0, 1.0)
+        found += [(1.0 - share) * first + share * last for first, last in orders]
+    return found
+
+
+def _fill(width: Floats, power: Floats) -> Floats:
+    before = np.cumsum(width, axis=0) - width
+    return np.clip(power - before, 0.0, width)
 
 
 def _taken(values: Floats, places: Places) -> Floats:
