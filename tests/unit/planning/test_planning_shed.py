@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import replace
 
 import pytest
-from planning_kit import AT, MINER, S21, Telemetry, circuit, facility, hashing, miner, small, snapshot
+from planning_kit import AT, MINER, S19, S21, Telemetry, circuit, facility, hashing, miner, small, snapshot
 
+from mullet.domain.facility import Auxiliary
 from mullet.domain.load import LoadKind
 from mullet.domain.snapshot import Hold, HoldKind
 from mullet.planning.accounting import account
 from mullet.planning.shed import shed_list
+from mullet.planning.wake import wake_list
 
 ALL = [f"a{n}" for n in range(4)] + [f"m{n}" for n in range(10)]
 
@@ -68,3 +71,36 @@ def test_a_query_takes_microseconds():
     for n in range(100):
         sheds.query("g", n * 50_000.0)
     assert (time.perf_counter() - begun) / 100 < 1e-3
+
+
+def test_lists_answer_like_a_walk_from_the_top_whatever_is_asked():
+    draw = random.Random(3)
+    circuits = [circuit("g", None, 9e7), circuit("p", "g", 9e7), circuit("q", "g", 9e7), circuit("r", "q", 9e7)]
+    loads = [miner(f"m{n}", draw.choice("gpqr"), draw.choice([S19, S21])) for n in range(60)]
+    plant = facility(circuits, loads, auxiliaries=(Auxiliary("fans", "q", follows=0.2),))
+    made = snapshot(plant, running=[f"m{n}" for n in range(60) if draw.random() < 0.6])
+    sheds, wakes = made_list(plant, made), wake_list(plant, made)
+    assert set(sheds.query("g", 1e9)).isdisjoint(wakes.query("g", 1e9))
+    assert len(sheds.query("g", 1e9)) + len(wakes.query("g", 1e9)) == 60
+    for _ in range(300):
+        node, watts = draw.choice("gpqr"), draw.uniform(0.0, 2.5e5)
+        head, rest = sheds.query(node, watts), sheds.total_watts(node)
+        assert sheds.freed_watts(node, len(head)) >= min(watts, rest) - 1e-3
+        assert len(head) == 0 or sheds.freed_watts(node, len(head) - 1) < watts
+        assert head == sheds.queues[node].load_ids[: len(head)]
+        used = wakes.query(node, watts)
+        assert wakes.used_watts(node, len(used)) <= watts + 1e-3
+        assert len(used) == len(wakes.queues[node].load_ids) or wakes.used_watts(node, len(used) + 1) > watts
+
+
+def test_a_head_is_a_sequence_of_ids():
+    plant = small()
+    head = made_list(plant, snapshot(plant, running=ALL)).query("pdu-ai", 1e9)
+    assert list(head) == ["a0", "a1", "a2", "a3"]
+    assert head[-1] == "a3"
+    assert head[1:3] == ("a1", "a2")
+    assert head == ["a0", "a1", "a2", "a3"]
+    assert head != ("a0",)
+    assert hash(head) == hash(("a0", "a1", "a2", "a3"))
+    with pytest.raises(IndexError):
+        head[4]
