@@ -53,18 +53,22 @@ async def _measure(requests: list[PlanRequest], options: Mapping[str, Any]) -> d
     worker = PlannerWorker(DEFAULT_TARGET)
     await worker.open()
     answered: list[float] = []
-    busy = await _delays(_ask(worker, requests, options["limit_s"], answered))
+    # With the first question the facility travels too.
+    first = await _delays(_ask(worker, requests[:1], options["limit_s"], answered))
+    busy = await _delays(_ask(worker, requests[1:], options["limit_s"], answered))
     await worker.close()
     limit_s = options["kill_limit_s"]
     dispatched = [await _adopt(requests, limit_s) for _ in range(options["kills"])]
     killed = [await _kill(requests[0], limit_s) for _ in range(options["kills"])]
     return {
         "quiet_max_s": max(quiet),
+        "first_max_s": max(first),
         "busy_max_s": max(busy),
         "busy_p99_s": percentile(busy, 0.99),
         "answered": len(answered),
         "asked": len(requests),
-        "answer_p50_s": percentile(answered, 0.5) if answered else None,
+        "first_answer_s": answered[0] if answered else None,
+        "answer_p50_s": percentile(answered[1:], 0.5) if len(answered) > 1 else None,
         "dispatch_max_s": max(dispatched),
         "refused_max_s": max(refused for refused, _ in killed),
         "gone_max_s": max(gone for _, gone in killed),
