@@ -29,6 +29,8 @@ class GroupIndex:
     """Points worth standing at, ascending: each step earns less per watt than the one before (miners)."""
     most_watts: tuple[float, ...]
     """The most one load may draw at each point."""
+    point_watts: tuple[float, ...]
+    """Nominal watts of each point, ascending."""
     hull_of: dict[str, int]
     """Per point's name: the hull position at which it counts; under "" that of any other name."""
     first_id: str
@@ -92,6 +94,7 @@ def _build(facility: Facility) -> FacilityIndex:
                 follow_factors(facility, path),
                 hull,
                 most,
+                tuple(point.watts for point in group.points),
                 _hull_of(group, hull),
                 min(group.load_ids),
             )

@@ -9,7 +9,7 @@ import numpy as np
 
 from mullet.domain.facility import Facility
 from mullet.domain.feeds import Cause
-from mullet.domain.load import Load, LoadKind
+from mullet.domain.load import Load, LoadKind, OperatingPoint
 from mullet.domain.plan import PlanInterval, Setpoint
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.units import format_watts
@@ -69,7 +69,7 @@ def mine(
 
 def _bank(here: Members, snapshot: Snapshot) -> _Bank:
     entries, telemetry, item = snapshot.ledger.entries, snapshot.telemetry, here.item
-    levels = {load.id: hull_level(item, load, entries.get(load.id), telemetry.get(load.id)) for load in here.movable}
+    levels = {load.id: hull_level(item, entries.get(load.id), telemetry.get(load.id)) for load in here.movable}
     full = len(here.movable)
     tally = [0] * (len(item.hull) + 1)
     for level in levels.values():
@@ -178,27 +178,34 @@ def _place(
         return (-level, -cycles, -changed, load.id) if level else (0, cycles, changed, load.id)
 
     over = next((n for n in item.path if accounts[n].sum_watts > accounts[n].target_limit_watts + 1e-6), None)
-    levels, given, wanted, top = bank.levels, bank.given, bank.wanted, len(item.hull)
+    levels, given, wanted = bank.levels, bank.given, bank.wanted
     here, full = bank.here.movable, len(bank.here.movable)
     # Where all go to the same point for the same reason, none has to be chosen.
     alike = all(count in (0, full) for count in given) and all(count in (0, full) for count in wanted)
-    words: dict[tuple[int, bool], tuple[Cause, str, str | None]] = {}
+    words: dict[tuple[int, bool], tuple[OperatingPoint, Cause, str, str | None]] = {}
     relief: tuple[Cause, str] | None = None
+    level, held_back = _level(given, wanted, 0)
     for position, load in enumerate(here if alike else sorted(here, key=rank)):
-        level = 0
-        while level + 1 < top and given[level + 1] > position:
-            level += 1
-        held_back = level + 1 < top and wanted[level + 1] > position
+        if not alike:
+            level, held_back = _level(given, wanted, position)
         key = (level, held_back)
         if key not in words:
-            words[key] = _words(bank, level, held_back, facility, accounts, served, market, interval)
-        cause, rule, binding = words[key]
+            said = _words(bank, level, held_back, facility, accounts, served, market, interval)
+            words[key] = (points[item.hull[level]], *said)
+        point, cause, rule, binding = words[key]
         if over is not None and not held_back and level < levels[load.id]:
             # Whatever else speaks for it: this fall relieves a circuit, so no dwell or ramp may hold it back.
             relief = relief or _limit_words(over, facility, accounts, served)
             cause, rule, binding = relief[0], f"{rule.partition(':')[0]}: {relief[1]}", over
-        point = points[item.hull[level]]
         setpoints[load.id] = Setpoint(load.id, point.name, point.watts, cause, rule, binding)
+
+
+def _level(given: list[int], wanted: list[int], position: int) -> tuple[int, bool]:
+    """Return the hull position of the load at `position`, and whether a circuit keeps it from a higher one."""
+    level = 0
+    while level + 1 < len(given) and given[level + 1] > position:
+        level += 1
+    return level, level + 1 < len(given) and wanted[level + 1] > position
 
 
 def _words(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +16,9 @@ from mullet.domain.units import SECONDS_PER_DAY
 from mullet.planning.accounting import CircuitAccount, Standing, silent_after_s
 from mullet.planning.capacity import Capacity
 from mullet.planning.index import FacilityIndex, GroupIndex, index_of
+
+_READING_FACTOR = 1.02
+"""A reading this far below a point still counts as at it."""
 
 
 @dataclass(slots=True)
@@ -37,11 +42,12 @@ def sort_members(index: FacilityIndex, snapshot: Snapshot, standing: Standing) -
         capability = item.loads[0].capability
         gpu = item.group.kind is LoadKind.GPU
         steerable = capability.steering is not Steering.MONITOR and (gpu or capability.interruptible)
+        steerable = steerable and standing.auto(item.loads[0])
         for load in item.loads:
             reading = standing.reading(load)
             entry = entries.get(load.id)
             blocked = entry is not None and entry.blocked_until > snapshot.at
-            if steerable and not blocked and reading is not None and standing.ours(load):
+            if steerable and not blocked and reading is not None and not standing.held(load):
                 here.movable.append(load)
                 continue
             here.fixed_watts += standing.most_watts(load)
@@ -106,24 +112,26 @@ def lowest_watts(item: GroupIndex) -> float:
     return item.most_watts[0]
 
 
-def hull_level(item: GroupIndex, load: Load, entry: LedgerEntry | None, reading: Telemetry | None) -> int:
+def hull_level(item: GroupIndex, entry: LedgerEntry | None, reading: Telemetry | None) -> int:
     """Return the position on the hull at which a miner stands, or goes to by the latest command."""
-    name: str | None = None
+    hull_of = item.hull_of
     if entry is not None and entry.pending and entry.command is not None:
-        name = entry.command.point
-    else:
-        state = reading.state if reading is not None else None
-        if state in (LoadState.ASLEEP, LoadState.STOPPING):
-            return 0
-        confirmed = entry.confirmed_point if entry is not None else None
-        if state in (LoadState.ACTIVE, LoadState.STARTING) and confirmed in (None, load.lowest.name):
-            watts = reading.watts if reading is not None else None
-            name = load.highest.name if watts is None else load.point_for_watts(watts * 1.02).name
-            if name == load.lowest.name and len(item.hull) > 1:
-                return 1
-        else:
-            name = confirmed
-    return item.hull_of.get(name or "", item.hull_of[""])
+        return hull_of.get(entry.command.point, hull_of[""])
+    state = reading.state if reading is not None else None
+    if state is LoadState.ASLEEP or state is LoadState.STOPPING:
+        return 0
+    confirmed = entry.confirmed_point if entry is not None else None
+    points = item.group.points
+    if reading is None or not (state is LoadState.ACTIVE or state is LoadState.STARTING):
+        return hull_of.get(confirmed or "", hull_of[""])
+    if confirmed is not None and confirmed != points[0].name:
+        return hull_of.get(confirmed, hull_of[""])
+    if reading.watts is None:
+        return hull_of[points[-1].name]
+    drawn = 0.0 if math.isnan(reading.watts) else reading.watts * _READING_FACTOR
+    at = max(0, bisect_right(item.point_watts, drawn + 1e-6) - 1)
+    # It runs, whatever it draws: it stands above the lowest point.
+    return 1 if at == 0 and len(item.hull) > 1 else hull_of[points[at].name]
 
 
 def cycles_within_day(entry: LedgerEntry | None, at: float) -> int:

@@ -90,7 +90,7 @@ def _may_wake(facility: Facility, snapshot: Snapshot, standing: Standing, item: 
     if reading is None or not standing.ours(load):
         return False
     entry = snapshot.ledger.entries.get(load.id)
-    if hull_level(item, load, entry, reading) > 0:
+    if hull_level(item, entry, reading) > 0:
         return False
     if entry is None:
         return True
