@@ -37,12 +37,7 @@ def build_request(
     controllable: frozenset[str],
 ) -> PlanRequest:
     """Return what a planner may look at, from what is known now."""
-    running = frozenset(
-        load_id
-        for load_id in controllable
-        if (reading := snapshot.telemetry.get(load_id)) is not None
-        and reading.state in (LoadState.ACTIVE, LoadState.STARTING)
-    )
+    running = frozenset(load_id for load_id in controllable if _runs(facility, snapshot, load_id))
     return PlanRequest(
         facility=facility,
         at=snapshot.at,
@@ -58,6 +53,15 @@ def build_request(
             if (used := cycles_within_day(snapshot.ledger.entries.get(load_id), snapshot.at))
         },
     )
+
+
+def _runs(facility: Facility, snapshot: Snapshot, load_id: str) -> bool:
+    """Return whether the load runs, or goes to by a command under way."""
+    entry = snapshot.ledger.entries.get(load_id)
+    if entry is not None and entry.pending and entry.command is not None:
+        return entry.command.point != facility.load_by_id[load_id].lowest.name
+    reading = snapshot.telemetry.get(load_id)
+    return reading is not None and reading.state in (LoadState.ACTIVE, LoadState.STARTING)
 
 
 def _settled_at(

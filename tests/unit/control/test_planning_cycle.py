@@ -11,13 +11,15 @@ import pytest
 from control_kit import NO_PLAN, FakePlanner
 
 from mullet.control.planning_cycle import Adopted, PlanningCycle, build_request
+from mullet.domain.command import CommandLedger, Verb
 from mullet.domain.facility import Facility
 from mullet.domain.feeds import Cause, Curtailment
+from mullet.domain.load import LoadKind
 from mullet.domain.plan import Plan, PlanRequest, Rung
 from mullet.domain.snapshot import Snapshot
 from mullet.planning.accounting import account
 from mullet.planning.greedy import plan_merit_order
-from mullet.testing.builders import facility, price_curve, snapshot
+from mullet.testing.builders import command, facility, price_curve, snapshot
 from mullet.testing.virtual_time import START, VirtualClock, in_virtual_time
 
 SITE = facility()
@@ -243,3 +245,20 @@ def test_a_service_whose_need_is_unknown_keeps_its_power_in_the_plan() -> None:
     given = sum(snapshot(SITE, START).telemetry[load.id].limit_watts or 0.0 for load in gpus)
     assert given > sum(load.lowest.watts for load in gpus)
     assert unknown.forecast.needs_watts == {service.id: pytest.approx(given)}
+
+
+def test_what_is_under_way_counts_as_arrived_and_waits_for_its_minimum_time() -> None:
+    """A miner told to sleep is no longer one that runs, however its telemetry lags; and so the other way round."""
+    off, on, still, _ = SITE.of_kind(LoadKind.MINER)
+    ledger = CommandLedger().after_commands(
+        (
+            command(off, Verb.SLEEP, at=START - 2.0, seq=1),
+            command(on, Verb.WAKE, at=START - 3.0, seq=2, most_before_watts=0.0),
+        )
+    )
+    asked = request(ledger=ledger)
+    assert off.id not in asked.running
+    assert {on.id, still.id} <= asked.running
+    pacing = SITE.pacing
+    assert asked.settled_at == {off.id: START - 2.0 + pacing.min_off_s, on.id: START - 3.0 + pacing.min_on_s}
+    assert asked.cycles_today == {off.id: 1}
