@@ -15,10 +15,12 @@ import numpy as np
 from mullet.planning.commitment.linear import Floats, LinearProgram, Solution
 from mullet.planning.commitment.verdict import sort_within_rows
 
+Backend = Literal["HIGHS", "GSCIP"]
+
 
 def ask(
     program: LinearProgram,
-    backend: Literal["HIGHS", "GSCIP"],
+    backend: Backend,
     limit_s: float,
     whole: bool = False,
     presolve: bool = True,

@@ -4,7 +4,8 @@ Branch and bound on the whole program does not do it: on 50 loads in 50 groups o
 HiGHS stand 1 % or more from the bound after 5 s, and CBC has no point at all. So the program is cut into pieces that
 take a second: first around the relaxed optimum, where nearly every count is whole already, then block by block (a
 window of time, a few groups), the one that loses most against the bound first, with all else held at the best point
-yet. HiGHS finds good points of a piece soonest; what time is left goes to SCIP and the whole program, for its bound.
+yet. HiGHS finds good points of most pieces soonest, SCIP those of others; what time is left goes to SCIP and the whole
+program, for its bound.
 
 HiGHS 1.12 is asked without its presolve, and for points only: with it, it called a point optimal that earns 577.9 where
 596.7 can be earned (30 groups, 40 loads).
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from mullet.planning.commitment.clp import WarmClp
 from mullet.planning.commitment.linear import Bools, Floats, LinearProgram, Solution
-from mullet.planning.commitment.messages import array, ask, nothing, reason_of
+from mullet.planning.commitment.messages import Backend, array, ask, nothing, reason_of
 from mullet.planning.commitment.model import Model
 from mullet.planning.commitment.verdict import TOLERANCE, reduced_costs, rows_of
 
@@ -31,10 +32,13 @@ NEAR_ENOUGH = 1e-4
 """Relative gap at which the search ends."""
 _BLOCKS_SHARE = 0.75
 """Share of the time that may go before the whole program is asked; it gets the rest."""
-_PIECE_S = 1.5
+_PIECE_S = 1.0
 """Most that one piece may take."""
-_WINDOW, _STRIDE = 12, 8
-_GROUPS = 8
+_PIECE_BACKENDS: tuple[Backend, ...] = ("HIGHS", "GSCIP")
+"""Who is asked for a piece, one after the other: where one finds nothing better, the other often does."""
+_PIECE_VARIABLES = 1_000
+"""Whole variables of a block, about."""
+_LEAST_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,22 +50,23 @@ class Block:
 
 
 def blocks_of(model: Model) -> tuple[Block, ...]:
-    """Return windows of steps over everything, and sets of whole groups."""
+    """Return overlapping windows of steps over everything, and sets of groups over all steps."""
     steps = model.problem.grid.count
+    of_each = [np.vstack([counts, starts]) for counts, starts in zip(model.at_least, model.starts, strict=True)]
+    per_step = max(1, sum(len(np.atleast_2d(places)) for places in (*of_each, *model.active)))
+    width = min(max(_PIECE_VARIABLES // per_step, _LEAST_STEPS), steps)
     families = [rows for rows in model.rows.values() if rows.ndim and rows.shape[-1] == steps]
     windows = [
         Block(
-            _joined(places[..., first : first + _WINDOW] for places in (*model.at_least, *model.starts, *model.active)),
-            _joined(rows[..., first : first + _WINDOW] for rows in families),
+            _joined(places[..., first : first + width] for places in (*of_each, *model.active)),
+            _joined(rows[..., first : first + width] for rows in families),
         )
-        for first in range(0, steps, _STRIDE)
+        for first in range(0, steps, max(1, 2 * width // 3))
     ]
+    together = max(1, _PIECE_VARIABLES * max(1, len(of_each)) // (per_step * max(1, steps)))
     groups = [
-        Block(
-            _joined([*model.at_least[first : first + _GROUPS], *model.starts[first : first + _GROUPS]]),
-            np.zeros(0, dtype=np.int64),
-        )
-        for first in range(0, len(model.at_least), _GROUPS)
+        Block(_joined(of_each[first : first + together]), np.zeros(0, dtype=np.int64))
+        for first in range(0, len(of_each), together)
     ]
     return (*windows, *groups)
 
@@ -138,26 +143,29 @@ class _Search:
         rounded = np.where(whole, np.rint(values), values)
         if np.any(np.abs(rounded - values) > 1e-5) or program.objective(values) <= self._earned:
             return
-        # Rounding the last digits away moves what hangs on them; the rest is solved again around exact counts.
+        # Rounding the last digits away moves what hangs on them: the rest is solved again around exact counts.
         low, high = program.low.copy(), program.high.copy()
         low[whole] = high[whole] = np.clip(rounded[whole], low[whole], high[whole])
-        polished = self.clp(replace(program, low=low, high=high), max(self.left_s, 0.5))
-        for point in (polished.values, rounded):
-            if len(point) != len(values) or program.violation(point) > TOLERANCE:
+        rest, kept = _without_fixed(replace(program, low=low, high=high))
+        solved = WarmClp()(rest, max(self.left_s, 0.5))
+        polished = rounded.copy()
+        if solved.optimal:
+            polished[kept] = solved.values
+        for point in (polished, rounded):
+            if program.violation(point) > TOLERANCE:
                 continue
-            exact = np.where(whole, np.rint(point), point)
-            if np.any(exact[whole] != point[whole]) and program.violation(exact) > TOLERANCE:
-                continue
-            if program.objective(exact) > self._earned:
-                self.best, self._earned = exact, program.objective(exact)
+            # What a point earns by breaking bounds within the tolerance is not worth having.
+            least = self._earned if point is polished else self._earned + TOLERANCE * max(1.0, abs(self._earned))
+            if program.objective(point) > least:
+                self.best, self._earned = point, program.objective(point)
 
-    def try_piece(self, low: Floats, high: Floats) -> bool:
+    def try_piece(self, low: Floats, high: Floats, backend: Backend = "HIGHS") -> bool:
         """Search between narrower bounds and return whether that gave a better point."""
         before = self._earned
         piece, kept = _without_fixed(replace(self._program, low=low, high=high))
         hint = None if self.best is None else self.best[kept]
         limit_s = min(_PIECE_S, max(self.left_s, 0.01))
-        result = ask(piece, "HIGHS", limit_s, whole=True, presolve=False, hint=hint, relative_gap=NEAR_ENOUGH)
+        result = ask(piece, backend, limit_s, whole=True, presolve=False, hint=hint, relative_gap=NEAR_ENOUGH)
         point = _point_of(result)
         if len(point):
             values = low.copy()
@@ -168,20 +176,22 @@ class _Search:
     def go_through(self, blocks: Sequence[Block], duals: Floats) -> None:
         """Search block after block, the one that loses most first, until none gains or the share of time is used."""
         program, end_s = self._program, self._limit_s * (1.0 - _BLOCKS_SHARE)
-        spent: set[int] = set()
-        while self.best is not None and len(spent) < len(blocks):
+        tries = [0] * len(blocks)
+        while self.best is not None and min(tries, default=len(_PIECE_BACKENDS)) < len(_PIECE_BACKENDS):
             if self.is_done or self.left_s <= end_s:
                 return
             losses = _losses(program, self.best, duals, blocks)
-            place = max((place for place in range(len(blocks)) if place not in spent), key=lambda place: losses[place])
+            open_places = [place for place in range(len(blocks)) if tries[place] < len(_PIECE_BACKENDS)]
+            place = max(open_places, key=lambda place: losses[place])
             held = program.whole.copy()
             held[blocks[place].variables] = False
             low, high = program.low.copy(), program.high.copy()
             low[held] = high[held] = self.best[held]
-            if self.try_piece(low, high):
+            backend = _PIECE_BACKENDS[tries[place]]
+            tries[place] += 1
+            if self.try_piece(low, high, backend):
                 # What was searched around the point before may gain around this one.
-                spent.clear()
-            spent.add(place)
+                tries = [0] * len(blocks)
 
     def try_whole(self) -> None:
         """Search the program itself, for a better point and a lower bound."""
