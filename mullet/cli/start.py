@@ -60,7 +60,7 @@ def demo(
     seconds: Annotated[float | None, typer.Option("--seconds", help="End by itself; 30 at least.")] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the dashboard; 0 any.")] = DEMO_PORT,
     broker: Annotated[str | None, typer.Option("--broker", help="MQTT broker, mqtt://127.0.0.1:1883.")] = None,
-    keep: Annotated[Path | None, typer.Option("--keep", help="Keep journal, truth and claims in this folder.")] = None,
+    keep: Annotated[Path | None, typer.Option("--keep", help="New folder for journal, truth and claims.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the scenario.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,6 +68,9 @@ def demo(
         fail("--json needs --seconds: the summary is printed at the end")
     if seconds is not None and not seconds >= LEAST_DEMO_S:
         fail(f"--seconds {seconds:g}: the scenario needs {LEAST_DEMO_S:.0f} s at least")
+    if keep is not None and keep.is_dir() and any(keep.iterdir()):
+        # Claims of two runs in one file would be graded against the truth of one.
+        fail(f"--keep {keep}: the folder is not empty; name a new one")
     from mullet.app.demo import DemoOptions, run_demo
     from mullet.app.demo_agent import BrokerUnusable
     from mullet.ports import MulletError

@@ -67,6 +67,14 @@ def test_demo_prints_one_object_and_nothing_else(graded: dict[str, Any], tmp_pat
     assert graded["options"] == DemoOptions(seconds=30.0, port=0, seed=7, broker="mqtt://127.0.0.1:1", keep=tmp_path)
 
 
+def test_demo_keeps_no_run_beside_another(graded: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "claims.jsonl").touch()
+    result = run("demo", "--seconds", "30", "--json", "--keep", str(tmp_path))
+    assert result.exit_code == 2
+    assert "not empty" in result.stderr
+    assert "options" not in graded
+
+
 @pytest.mark.parametrize("finding", ["cap_violations", "truth_mismatches"])
 def test_demo_says_no_when_the_checker_finds_something(graded: dict[str, Any], finding: str) -> None:
     graded["summary"][finding] = 1
