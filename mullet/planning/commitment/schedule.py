@@ -15,6 +15,7 @@ from mullet.planning.commitment.certificate import Schedule, evaluate, pools, vi
 from mullet.planning.commitment.fitting import add_runs, drop_runs, lower_levels, raise_levels
 from mullet.planning.commitment.fleet_state import FleetState
 from mullet.planning.commitment.highs import solve_with_highs
+from mullet.planning.commitment.improving import improve
 from mullet.planning.commitment.linear import Solve
 from mullet.planning.commitment.model import Model, Places
 from mullet.planning.commitment.pool_rounding import cut_pools, round_pools
@@ -26,8 +27,11 @@ Floats = NDArray[np.float64]
 
 _TURNS = (0.5, 0.25, 0.75, 0.05, 0.95)
 _WHOLE = 1e-6
-_FEW_LOADS = 1_000
+_SOME_LOADS = 1_000
 """Up to here one load is worth a second look: every turn of `_TURNS` is tried."""
+_FEW_LOADS = 100
+"""Up to here loads are also moved one at a time."""
+_TRIES = 600
 
 
 def round_schedule(model: Model, values: Floats) -> Schedule:
@@ -38,13 +42,15 @@ def round_schedule(model: Model, values: Floats) -> Schedule:
     """
     problem = model.problem
     relaxed = relaxed_schedule(model, values)
-    if sum(group.count for group in problem.mining) > _FEW_LOADS:
+    loads = sum(group.count for group in problem.mining)
+    if loads > _SOME_LOADS:
         return _rounded(FleetState(problem, relaxed), _TURNS[0])
     found: list[tuple[bool, float, Schedule]] = []
     for turn in _TURNS:
         schedule = _rounded(FleetState(problem, relaxed), turn)
         found.append((not violations(problem, schedule), evaluate(problem, schedule).earned, schedule))
-    return max(found, key=lambda one: one[:2])[2]
+    best = max(found, key=lambda one: one[:2])[2]
+    return improve(problem, best, _TRIES) if loads <= _FEW_LOADS else best
 
 
 def _rounded(state: FleetState, turn: float) -> Schedule:
