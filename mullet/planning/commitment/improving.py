@@ -17,8 +17,8 @@ def improve(problem: Problem, schedule: Schedule, tries: int) -> Schedule:
     """Return the schedule after up to `tries` moves of one load were judged and all that earn more were made.
 
     Prices that only the whole schedule knows (peaks, budgets, slacks) count here, which they do not where loads are
-    fitted to limits one row at a time. What is broken already may stay so, and is mended at any price where one move can;
-    nothing else is broken.
+    fitted to limits one row at a time. What is broken already may stay so, and is mended at any price where one move
+    can; nothing else is broken.
     """
     earned = evaluate(problem, schedule).earned
     broken = set(violations(problem, schedule))
