@@ -94,12 +94,14 @@ class Roster:
 
     loads: tuple[Load, ...]
     ids: tuple[str, ...]
+    lowest_watts: tuple[float, ...]
+    """The most each load may draw at its lowest point."""
     group: NDArray[np.int64]
     """Group of each load."""
     by_id: NDArray[np.int64]
     """Place of each load in the order of ids."""
-    path: NDArray[np.int64]
-    """[groups, depth] circuits from the group's own up to the grid connection; -1 where the path is shorter."""
+    path: NDArray[np.int16] | NDArray[np.int64]
+    """[groups, depth] circuits from the grid connection down to the group's own; then the number of circuits."""
     factor: NDArray[np.float64]
     """[groups, depth] watts at that circuit per watt of the group."""
     circuits: tuple[str, ...]
@@ -122,36 +124,33 @@ def _build(facility: Facility) -> Roster:
     by_id[np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)] = np.arange(len(ids))
     nodes = {circuit.id: number for number, circuit in enumerate(facility.circuits)}
     depth = max((len(item.path) for item in groups), default=0)
-    path, factor = np.full((len(groups), depth), -1, dtype=np.int64), np.zeros((len(groups), depth))
+    # Few enough circuits are sorted in linear time.
+    kind = np.int16 if len(nodes) < 32_000 else np.int64
+    path, factor = np.full((len(groups), depth), len(nodes), dtype=kind), np.zeros((len(groups), depth))
     for item in groups:
-        path[item.number, : len(item.path)] = [nodes[node] for node in item.path]
-        factor[item.number, : len(item.path)] = item.factors
+        path[item.number, : len(item.path)] = [nodes[node] for node in reversed(item.path)]
+        factor[item.number, : len(item.path)] = item.factors[::-1]
     group = np.repeat(np.arange(len(groups)), [len(item.loads) for item in groups])
-    return Roster(loads, ids, group, by_id, path, factor, tuple(nodes))
+    lowest = tuple(load.most_at(load.lowest) for load in loads)
+    return Roster(loads, ids, lowest, group, by_id, path, factor, tuple(nodes))
 
 
 def make_queues(roster: Roster, ranked: NDArray[np.int64], watts: NDArray[np.float64]) -> Mapping[str, Queue]:
     """Return every circuit's queue of the `ranked` loads (positions in the roster); `watts` goes with `ranked`."""
-    count = len(roster.circuits)
-    nodes, places, sums = [], [], []
+    found: dict[str, Queue] = {}
+    groups = roster.group[ranked]
+    # Each circuit is met at one depth only, and a stable sort leaves its loads as they are ranked.
     for depth in range(roster.path.shape[1]):
-        groups = roster.group[ranked]
         node = roster.path[groups, depth]
-        here = np.flatnonzero(node >= 0)
-        nodes.append(node[here])
-        places.append(here)
-        sums.append(watts[here] * roster.factor[groups[here], depth])
-    empty = np.zeros(0, dtype=np.int64)
-    node, place = (np.concatenate(parts) if parts else empty for parts in (nodes, places))
-    share = np.concatenate(sums) if sums else np.zeros(0)
-    # By circuit, and within a circuit by place: a path meets each circuit once.
-    order = np.argsort(node * max(1, ranked.size) + place, kind="stable")
-    start = np.searchsorted(node[order], np.arange(count + 1))
-    members, shares = ranked[place[order]], share[order]
-    return {
-        circuit: Queue(roster.ids, members[low:high], np.cumsum(shares[low:high]))
-        for circuit, low, high in zip(roster.circuits, start[:-1].tolist(), start[1:].tolist(), strict=True)
-    }
+        order = np.argsort(node, kind="stable")
+        members, shares = ranked[order], (watts * roster.factor[groups, depth])[order]
+        start = np.searchsorted(node[order], np.arange(len(roster.circuits) + 1)).tolist()
+        for number in np.unique(node).tolist():
+            if number < len(roster.circuits):
+                low, high = start[number], start[number + 1]
+                found[roster.circuits[number]] = Queue(roster.ids, members[low:high], np.cumsum(shares[low:high]))
+    empty = Queue(roster.ids, ranked[:0], watts[:0])
+    return {circuit: found.get(circuit, empty) for circuit in roster.circuits}
 
 
 def rank(keys: Iterable[tuple[float, ...]]) -> NDArray[np.int64]:

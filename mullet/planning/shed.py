@@ -56,22 +56,19 @@ def shed_list(facility: Facility, snapshot: Snapshot, accounts: Mapping[str, Cir
     market = market_now(facility, snapshot)
     members: list[int] = []
     freed: list[float] = []
-    position = 0
+    position = -1
     for item in groups:
-        shedable = _sheds(item)
-        for load in item.loads if shedable else ():
-            if (
-                standing.auto(load)
-                and standing.reading(load) is not None
-                and not _held_off(facility, snapshot, load.id)
-            ):
-                watts = standing.most_watts(load) - load.most_at(load.lowest)
-                if watts > 0.0:
-                    members.append(position)
-                    freed.append(watts)
-            position += 1
-        if not shedable:
+        if not _sheds(item) or not standing.auto(item.loads[0]):
             position += len(item.loads)
+            continue
+        for load in item.loads:
+            position += 1
+            if standing.reading(load) is None or (snapshot.holds and _held_off(facility, snapshot, load.id)):
+                continue
+            watts = standing.most_watts(load) - roster.lowest_watts[position]
+            if watts > 0.0:
+                members.append(position)
+                freed.append(watts)
     who, watts_each = np.array(members, dtype=np.int64), np.array(freed)
     place = rank(_worth(facility, item, market) for item in groups)[roster.group[who]]
     miner = np.array([item.group.kind is LoadKind.MINER for item in groups], dtype=np.bool_)[roster.group[who]]
@@ -98,5 +95,5 @@ def _worth(facility: Facility, item: GroupIndex, market: Market) -> tuple[float,
 
 
 def _held_off(facility: Facility, snapshot: Snapshot, load_id: str) -> bool:
-    held = snapshot.held(facility, load_id) if snapshot.holds else None
+    held = snapshot.held(facility, load_id)
     return held is not None and held.kind is not HoldKind.ON
