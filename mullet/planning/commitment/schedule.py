@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 _TURNS = (0.5, 0.25, 0.75, 0.05, 0.95)
 _WHOLE = 1e-6
-_SOME_LOADS = 1_000
+_SOME_LOADS = 300
 """Up to here one load is worth a second look: every turn of `_TURNS` is tried."""
 _FEW_LOADS = 100
 """Up to here loads are also moved one at a time."""
