@@ -18,7 +18,7 @@ import numpy as np
 
 from mullet.planning.commitment.linear import LinearProgram, Solution
 from mullet.planning.commitment.messages import array, nothing
-from mullet.planning.commitment.verdict import find_fault, find_obstacle, reduced_costs, rows_of
+from mullet.planning.commitment.verdict import find_fault, find_obstacle, matrix_of, reduced_costs, rows_of
 
 _STATUS = ("optimal", "feasible", "infeasible", "unbounded", "abnormal", "model invalid", "not solved")
 _LEAST_S = 0.05
@@ -117,19 +117,18 @@ class WarmClp:
 def _build(program: LinearProgram) -> _Kept:
     from ortools.linear_solver import pywraplp
     from ortools.linear_solver.python import model_builder_helper
-    from scipy.sparse import csr_matrix
 
     # The solver is made first because its clock runs from then.
     solver = pywraplp.Solver.CreateSolver("CLP")
-    shape = (len(program.row_low), len(program.gain))
-    matrix = csr_matrix((program.coefficients, program.columns, program.starts), shape=shape)
     # Its stubs ask for one-dimensional arrays and leave functions untyped.
     arrays: Any = model_builder_helper
     helper = arrays.ModelBuilderHelper()
     # A row without sides would be left out, and those after it would move up; it gets its freedom afterwards.
     free = np.isneginf(program.row_low) & np.isposinf(program.row_high)
     row_high = np.where(free, 0.0, program.row_high)
-    helper.fill_model_from_sparse_data(program.low, program.high, program.gain, program.row_low, row_high, matrix)
+    helper.fill_model_from_sparse_data(
+        program.low, program.high, program.gain, program.row_low, row_high, matrix_of(program)
+    )
     helper.set_maximize(True)
     refused = solver.LoadModelFromProto(arrays.to_mpmodel_proto(helper))
     constraints = solver.constraints()

@@ -49,7 +49,8 @@ class LinearProgram:
 
     def objective(self, values: Floats) -> float:
         """Return gain x + constant."""
-        return float(self.gain @ values) + self.constant
+        # Not `@`: on arrays of this size the linear-algebra library would wake all cores for it.
+        return float(np.sum(self.gain * values)) + self.constant
 
     def violation(self, values: Floats) -> float:
         """Return the largest amount by which `values` break a bound or a row, relative to the row's size."""

@@ -247,7 +247,7 @@ def _without_fixed(program: LinearProgram) -> tuple[LinearProgram, Bools]:
         starts=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)]),
         columns=places[columns[stays]],
         coefficients=factors[stays],
-        constant=program.constant + float(program.gain[~kept] @ program.low[~kept]),
+        constant=program.constant + float(np.sum(program.gain[~kept] * program.low[~kept])),
     )
     return piece, kept
 

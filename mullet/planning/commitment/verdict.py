@@ -7,6 +7,8 @@ point earns.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,36 +55,51 @@ def find_fault(program: LinearProgram, solution: Solution) -> str | None:
         return solution.status
     if len(solution.values) != len(program.gain) or len(solution.duals) != len(program.row_low):
         return f"{solution.status}, but without all values and duals"
-    violation = program.violation(solution.values)
+    matrix = matrix_of(program)
+    activity = np.asarray(matrix @ solution.values)
+    violation = _quick_violation(program, solution.values, activity)
+    if not violation <= TOLERANCE:
+        # Large terms that cancel leave more behind than the sides tell: this one looks at the terms, and takes longer.
+        violation = program.violation(solution.values)
     if not violation <= TOLERANCE:
         return f"{solution.status}, but the point breaks a bound by {violation:.3g}"
     objective = program.objective(solution.values)
-    size = max(1.0, float(np.abs(program.gain) @ np.abs(solution.values)))
+    size = max(1.0, float(np.sum(np.abs(program.gain * solution.values))))
     if solution.bound is None or not abs(solution.bound - objective) <= TOLERANCE * size:
         return f"{solution.status} with objective {solution.bound}, but the point earns {objective:.9g}"
-    gap = dual_gap(program, solution.values, solution.duals)
+    gap = dual_gap(program, solution.values, solution.duals, activity)
     if not gap <= TOLERANCE * size:
         return f"{solution.status}, but the duals leave {gap:.6g} above the {objective:.9g} that the point earns"
     return None
 
 
-def dual_gap(program: LinearProgram, values: Floats, duals: Floats) -> float:
+def dual_gap(program: LinearProgram, values: Floats, duals: Floats, activity: Floats | None = None) -> float:
     """Return how far the duals' bound lies above what the point earns: 0 where the point is optimal, never below.
+
+    `activity` is A x where the caller has it already.
 
     A worth on an infinite bound would make the bound infinite; up to the solvers' dual tolerance it is rounding, and
     counts as if the bound were as far away as the value is large.
     """
     reduced = reduced_costs(program, duals)
     tolerance = 1e-6 * max(1.0, float(np.max(np.abs(program.gain), initial=0.0)))
-    return _unproven(program.products(values), program.row_low, program.row_high, duals, tolerance) + _unproven(
+    sums = program.products(values) if activity is None else activity
+    return _unproven(sums, program.row_low, program.row_high, duals, tolerance) + _unproven(
         values, program.low, program.high, reduced, tolerance
     )
 
 
 def reduced_costs(program: LinearProgram, duals: Floats) -> Floats:
     """Return gain - duals A, (n,): what one more unit of a variable's bound is worth if the duals are right."""
-    priced = program.coefficients * np.repeat(duals, np.diff(program.starts))
-    return np.asarray(program.gain - np.bincount(program.columns, weights=priced, minlength=len(program.gain)))
+    return np.asarray(program.gain - matrix_of(program).T @ duals)
+
+
+def matrix_of(program: LinearProgram) -> Any:
+    """Return A for scipy, which multiplies it ten times faster than sums over numpy's arrays do."""
+    from scipy.sparse import csr_matrix
+
+    shape = (len(program.row_low), len(program.gain))
+    return csr_matrix((program.coefficients, program.columns, program.starts), shape=shape)
 
 
 def rows_of(program: LinearProgram) -> NDArray[np.int64]:
@@ -106,9 +123,22 @@ def _is_sorted(program: LinearProgram) -> bool:
     return bool(np.all(rising))
 
 
+def _quick_violation(program: LinearProgram, values: Floats, activity: Floats) -> float:
+    worst = 0.0
+    for value, low, high in ((values, program.low, program.high), (activity, program.row_low, program.row_high)):
+        over = np.maximum(value - high, low - value)
+        if not np.all(np.isfinite(value)):
+            return float("inf")
+        # Only where a bound is broken at all does its size matter.
+        for place in np.flatnonzero(over > TOLERANCE):
+            sides = [abs(side) for side in (low[place], high[place]) if np.isfinite(side)]
+            worst = max(worst, float(over[place]) / max(1.0, *sides))
+    return worst
+
+
 def _unproven(values: Floats, low: Floats, high: Floats, worth: Floats, tolerance: float) -> float:
     side = np.where(worth > 0.0, high, low)
     away = np.where(np.isfinite(side), np.abs(side - values), np.maximum(1.0, np.abs(values)))
     if np.any(~np.isfinite(side) & (np.abs(worth) > tolerance)):
         return float("inf")
-    return float(np.abs(worth) @ away)
+    return float(np.sum(np.abs(worth) * away))
