@@ -94,11 +94,12 @@ def improve(ground: Ground, domains: Domains, rounds: int) -> int:
     row = rows[row]
     made = 0
     settled = np.zeros(domains.circuit.size, dtype=np.bool_)
-    deep = False
+    deep = domains.circuit.size <= _MOST_CIRCUITS
+    pairs_of = np.triu_indices(2 * _CANDIDATES + 1)
     for _ in range(rounds):
         moves, useful = _candidates(ground, domains, row, point)
         row, point = row[useful], point[useful]
-        chosen = _combinations(ground, domains, moves, settled, deep)
+        chosen = _combinations(ground, domains, moves, settled, pairs_of, deep)
         met = _apply(ground, moves, chosen) if chosen.size else np.zeros(0, dtype=np.int64)
         made += met.size // 2
         if not met.size:
@@ -216,7 +217,9 @@ def _ranked(step: Floats, loss: Floats, domain: Ints) -> tuple[Ints, Ints]:
     return order[few], place[few]
 
 
-def _combinations(ground: Ground, domains: Domains, moves: _Moves, settled: Bools, deep: bool) -> Ints:
+def _combinations(
+    ground: Ground, domains: Domains, moves: _Moves, settled: Bools, pairs_of: tuple[Ints, ...], deep: bool
+) -> Ints:
     """Return [N, 4] moves (-1 for none) to be made together, one line for a domain that gains, the best first.
 
     Two moves at the most, or up to four if `deep`; then only for the domains where most is at stake that are not yet
@@ -241,7 +244,7 @@ def _combinations(ground: Ground, domains: Domains, moves: _Moves, settled: Bool
     gain[:, -1] = 0.0
     code = np.where(known, moves.row[number] * ground.at.shape[1] + moves.start[number], -1 - np.arange(width))
     spare = np.where(known, ground.at[moves.row[number], moves.start[number]], 4)
-    one, two = np.triu_indices(width)
+    one, two = pairs_of
     total = step[:, one] + step[:, two]
     worth = gain[:, one] + gain[:, two]
     worth[(code[:, one] == code[:, two]) & (spare[:, one] < 2)] = -np.inf
