@@ -13,7 +13,7 @@ import numpy as np
 
 from mullet.planning.fleet import Bools, Fleet, Floats, Ints
 
-_CANDIDATES = 12
+_CANDIDATES = 8
 """Moves up, and as many down, that are tried together at each circuit."""
 _MOST_CIRCUITS = 64
 """Circuits where fours are looked for in a round: those where most is left over."""
