@@ -18,7 +18,7 @@ def measure(options: Options) -> list[Figure]:
             asked["queries"] = 5_000
         found = run_worker("shed", asked, _LIMIT_S)
         name = f"shed list, {loads:,} loads"
-        scan = f"walking the list, p50 {found['scan_p50_s'] * 1e6:.0f} µs"
+        scan = f"walking the connection's list, p50 {found['scan_p50_s'] * 1e6:.0f} µs"
         figures += [
             Figure(f"{name}: query p99", found["query_p99_s"] * 1e6, "µs", at_most(50.0) if loads == 100_000 else None,
                    scan, found["scan_p50_s"] / found["query_p99_s"]),
