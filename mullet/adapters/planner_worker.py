@@ -188,7 +188,12 @@ class PlannerWorker:
         if self._child is not None:
             await self._child.end()
         # The parent's import path, so that the child finds the same code wherever it was installed.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            # The planner has one core: threads of the linear algebra would only wait for each other.
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -87,7 +87,8 @@ def reconcile(
         else:
             pace.take(step)
             falls.append(step)
-    rises = _admit(facility, snapshot, accounts, [step for step in steps if step.raises], pace, withheld)
+    raising = [step for step in steps if step.raises]
+    rises = _admit(facility, snapshot, accounts, raising, desired.armed_watts, pace, withheld)
     number = snapshot.ledger.next_seq
     commands: list[Command] = []
     for step, watts in [*((step, step.setpoint.watts) for step in falls), *rises]:
@@ -250,12 +251,13 @@ def _admit(
     snapshot: Snapshot,
     accounts: Mapping[str, CircuitAccount],
     rises: list[_Step],
+    armed_watts: Mapping[str, float],
     pace: _Pace,
     withheld: dict[str, str],
 ) -> list[tuple[_Step, float]]:
     """Admit increases into proven room, inference first; one that must wait keeps its room from those after it."""
     room = {circuit_id: account.room_watts * RAISE_FRACTION for circuit_id, account in accounts.items()}
-    reserve = _standing_reserve(facility)
+    reserve = _standing_reserve(facility, armed_watts)
     admitted: list[tuple[_Step, float]] = []
     order = sorted(rises, key=lambda step: _rank(facility, step))
     for step in order:
@@ -300,12 +302,12 @@ def _rank(facility: Facility, step: _Step) -> tuple[float, ...]:
     return (1.0, joules_per_th)
 
 
-def _standing_reserve(facility: Facility) -> dict[str, float]:
+def _standing_reserve(facility: Facility, armed_watts: Mapping[str, float]) -> dict[str, float]:
     reserve = {circuit.id: 0.0 for circuit in facility.circuits}
-    for service in facility.services:
-        circuits = {node for load in facility.loads_of_service[service.id] for node in facility.path(load.circuit)}
+    for service, watts in armed_watts.items():
+        circuits = {node for load in facility.loads_of_service[service] for node in facility.path(load.circuit)}
         for node in circuits:
-            reserve[node] += service.reserve_watts
+            reserve[node] += watts
     return reserve
 
 

@@ -48,6 +48,17 @@ class Circuit:
     """Limit kept to once the meter has been silent for the failsafe age; None keeps the usable limit."""
 
 
+STEP_PERIOD_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemandStep:
+    """The largest step of a service's demand in a period is at most `watts` with `probability`."""
+
+    probability: float
+    watts: float
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """An inference service: its value, its objective, how far its power may bend."""
@@ -62,7 +73,11 @@ class Service:
     flex: float = 0.0
     """Fraction of throughput that may be given up outside emergencies (0 = never capped below need)."""
     reserve_watts: float = 0.0
-    """Standing reserve: power kept free for a step of this service's demand."""
+    """Standing reserve: least power kept free for a step of this service's demand."""
+    steps: tuple[DemandStep, ...] = ()
+    """Quantiles of the steps to expect, ascending; where given, the standing reserve is chosen by expected cost."""
+    step_period_s: float = STEP_PERIOD_S
+    """The period that the quantiles speak of."""
     margin: float = 0.15
     """Power kept above what demand needs, as a fraction."""
     up_hold_s: float = 30.0

@@ -216,3 +216,5 @@ class Desired:
     at: float
     plan_id: str
     setpoints: Mapping[str, Setpoint]
+    armed_watts: Mapping[str, float] = field(default_factory=dict)
+    """Per service: standing reserve that increases of mining leave free."""

@@ -8,6 +8,7 @@ from mullet.domain.facility import Facility
 from mullet.domain.plan import Desired, Plan, PlanInterval, Setpoint
 from mullet.domain.snapshot import Snapshot
 from mullet.planning.accounting import CircuitAccount, Standing, silent_after_s
+from mullet.planning.arming import armed_watts
 from mullet.planning.index import index_of
 from mullet.planning.inference import serve
 from mullet.planning.merit import market_now
@@ -35,14 +36,15 @@ def allocate(
     capacity, _ = free_capacity(facility, accounts, members)
     interval = usable_interval(plan, snapshot.at)
     market = market_now(facility, snapshot, interval.price_per_mwh if interval is not None else None)
-    served = serve(facility, snapshot, accounts, members, capacity)
+    armed = armed_watts(facility, market)
+    served = serve(facility, snapshot, accounts, members, capacity, armed, interval)
     mining = mine(facility, snapshot, accounts, members, capacity, served, market, interval)
     setpoints: dict[str, Setpoint] = {}
     for load in facility.loads:
         found = served.setpoints.get(load.id) or mining.get(load.id)
         if found is not None:
             setpoints[load.id] = found
-    return Desired(snapshot.at, plan.id if plan is not None and interval is not None else "", setpoints)
+    return Desired(snapshot.at, plan.id if plan is not None and interval is not None else "", setpoints, armed)
 
 
 def usable_interval(plan: Plan | None, at: float) -> PlanInterval | None:

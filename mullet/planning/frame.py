@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mullet.domain.feeds import PriceCurve
 from mullet.domain.load import LoadKind
 from mullet.domain.plan import Group, Plan, PlanInterval, PlanRequest, Rung
 from mullet.planning.accounting import lowest_ceiling
+from mullet.planning.arming import armed_watts
 from mullet.planning.capacity import Capacity
 from mullet.planning.index import GroupIndex, index_of
 from mullet.planning.merit import Market
@@ -29,6 +30,8 @@ class Slot:
     market: Market
     free_watts: Mapping[str, float]
     """Per circuit: limit less fixed draws, standing reserves excluded; may be below zero."""
+    armed_watts: Mapping[str, float] = field(default_factory=dict)
+    """Per service: standing reserve to keep free for a step of its demand."""
 
     @property
     def hours(self) -> float:
@@ -91,7 +94,8 @@ def frame(request: PlanRequest) -> Frame:
             deadband_per_mwh=facility.economics.deadband_per_mwh,
             known=price is not None,
         )
-        slots.append(Slot(start, end, nominal, market, free_watts(request, start, end)))
+        free = free_watts(request, start, end)
+        slots.append(Slot(start, end, nominal, market, free, armed_watts(facility, market)))
     return Frame(request, tuple(groups), tuple(slots), _needs(request, groups), gaps)
 
 
@@ -208,23 +212,20 @@ def grant_inference(made: Frame, capacity: Capacity) -> dict[int, float]:
     return granted
 
 
-def reserve_watts(made: Frame, granted: Mapping[int, float]) -> dict[str, float]:
+def reserve_watts(made: Frame, slot: Slot, granted: Mapping[int, float]) -> dict[str, float]:
     """Return per circuit the standing reserve that mining must leave free, given what GPUs got above their lowest."""
-    facility = made.request.facility
     kept: dict[str, float] = {}
-    for service in facility.services:
-        if service.reserve_watts <= 0.0:
-            continue
+    for service, armed in slot.armed_watts.items():
         absorbable: dict[str, float] = {}
         for group in made.groups:
-            if group.is_miner or group.item.group.service != service.id:
+            if group.is_miner or group.item.group.service != service:
                 continue
             points = group.item.group.points
             more = group.available * (points[-1].watts - points[0].watts) - granted.get(group.item.number, 0.0)
             for node, factor in zip(group.item.path, group.item.factors, strict=True):
                 absorbable[node] = absorbable.get(node, 0.0) + max(0.0, more) * factor
         for node, watts in absorbable.items():
-            kept[node] = kept.get(node, 0.0) + min(service.reserve_watts, watts)
+            kept[node] = kept.get(node, 0.0) + min(armed, watts)
     return kept
 
 

@@ -38,7 +38,7 @@ def fill_slot(made: Frame, slot: Slot, running: dict[int, int]) -> tuple[dict[in
     """Return hull counts per mining group and watts granted per GPU group for one interval."""
     capacity = base_capacity(made, slot)
     granted = grant_inference(made, capacity)
-    for node, watts in reserve_watts(made, granted).items():
+    for node, watts in reserve_watts(made, slot, granted).items():
         capacity.keep(node, watts)
     by_number = {group.item.number: group for group in made.groups if group.is_miner}
     counts = {number: [group.available] + [0] * (len(group.item.hull) - 1) for number, group in by_number.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from mullet.domain.load import LoadKind
 from mullet.domain.plan import Group, Plan, PlanInterval, PlanRequest, Rung
 from mullet.domain.units import format_watts
+from mullet.planning.bending import bent_watts
 from mullet.planning.frame import Frame, Slot, base_capacity, frame, free_watts, grant_inference
 from mullet.planning.index import GroupIndex, index_of
 
@@ -143,9 +145,23 @@ def _check_needs(
     if not running:
         return []
     bare = Slot(interval.start, interval.end, slot.nominal_s, slot.market, free)
-    could = sum(grant_inference(made, base_capacity(made, bare)).values())
+    least = replace(made, needs_watts=_least_needs(made))
+    could = sum(grant_inference(least, base_capacity(least, bare)).values())
     could += sum(g.available * g.item.group.points[0].watts for g in made.groups if not g.is_miner)
     given = interval.budget_watts[made.request.facility.root.id] - mining
     if given < could - _TOLERANCE_WATTS - 1e-3 * could:
         return [f"inference gets {format_watts(given)} of {format_watts(could)} while mining runs"]
     return []
+
+
+def _least_needs(made: Frame) -> dict[str | None, float]:
+    """Return what each service must get at least: its need less what its flex allows."""
+    services = made.request.facility.service_by_id
+    found = {}
+    for name, need in made.needs_watts.items():
+        curves = [
+            (g.available, g.item.group.points) for g in made.groups if g.item.group.service == name and not g.is_miner
+        ]
+        flex = services[name].flex if name in services else 0.0
+        found[name] = bent_watts(curves, need, flex)
+    return found

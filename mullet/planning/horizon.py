@@ -12,6 +12,7 @@ from mullet.domain.plan import Plan, PlanRequest, Rung
 from mullet.planning.commitment.build import build
 from mullet.planning.commitment.certificate import Schedule, evaluate, violations
 from mullet.planning.commitment.check import check
+from mullet.planning.commitment.contradictions import soften
 from mullet.planning.commitment.linear import LinearProgram
 from mullet.planning.commitment.mip import blocks_of, solve_whole
 from mullet.planning.commitment.model import Model
@@ -48,7 +49,16 @@ class HorizonPlanner:
         posed = pose(made)
         problem, notes = check(posed.problem)
         model = build(problem)
-        solution, backend = self._solvers.solve(model.program, limit_s)
+        try:
+            solution, backend = self._solvers.solve(model.program, limit_s)
+        except PlanningError as error:
+            if "infeasible" not in str(error):
+                raise
+            # Promises that contradict each other are kept as far as they go, at a price.
+            problem, softened = soften(problem)
+            notes = (*notes, *softened)
+            model = build(problem)
+            solution, backend = self._solvers.solve(model.program, limit_s)
         bound = model.program.objective(solution.values)
         schedule = round_schedule(model, solution.values)
         objective = _judge(model, schedule)

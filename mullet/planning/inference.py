@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mullet.domain.command import CommandLedger
 from mullet.domain.facility import Facility, Service
 from mullet.domain.feeds import Cause
 from mullet.domain.load import Load, LoadKind, Steering
-from mullet.domain.plan import Setpoint
+from mullet.domain.plan import PlanInterval, Setpoint
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import Telemetry
 from mullet.domain.units import format_watts
 from mullet.planning.accounting import CircuitAccount
+from mullet.planning.bending import bent_watts
 from mullet.planning.capacity import Capacity
 from mullet.planning.positions import Members
 
@@ -41,8 +42,13 @@ def serve(
     accounts: Mapping[str, CircuitAccount],
     members: list[Members],
     capacity: Capacity,
+    armed_watts: Mapping[str, float],
+    interval: PlanInterval | None,
 ) -> Served:
-    """Give every service its need in order of priority, and take that and the standing reserves from `capacity`."""
+    """Give every service its need in order of priority, and take that and the standing reserves from `capacity`.
+
+    A service with flex gets less than its need where the plan says so, down to what its flex allows.
+    """
     zeros = dict.fromkeys(capacity.left, 0.0)
     served = Served({}, dict(zeros), dict(zeros), dict(zeros))
     by_service: dict[str | None, list[Members]] = {}
@@ -57,10 +63,10 @@ def serve(
     order += [None] if None in by_service else []
     for service in order:
         groups = sorted(by_service[service.id if service else None], key=lambda here: here.item.first_id)
-        _serve_one(snapshot, service, groups, accounts, capacity, served)
+        _serve_one(snapshot, service, groups, accounts, capacity, served, interval)
     for service in order:
-        if service is not None and service.reserve_watts > 0.0:
-            _keep_reserve(service, by_service[service.id], capacity, served)
+        if service is not None and service.id in armed_watts:
+            _keep_reserve(armed_watts[service.id], by_service[service.id], capacity, served)
     return served
 
 
@@ -88,6 +94,7 @@ def _serve_one(
     accounts: Mapping[str, CircuitAccount],
     capacity: Capacity,
     served: Served,
+    interval: PlanInterval | None,
 ) -> None:
     loads = [load for here in groups for load in here.movable]
     if not loads:
@@ -98,11 +105,14 @@ def _serve_one(
     need = snapshot.needs.get(service.id) if service is not None else None
     known = need is not None and math.isfinite(need)
     wanted = (need - serving) if need is not None and known else sum(clipped.values())
-    limits, bound = _spread(groups, wanted, now, clipped, capacity)
+    bent = _bent(service, groups, interval, wanted) if known else wanted
+    limits, bound = _spread(groups, bent, now, clipped, capacity)
     name = service.id if service is not None else "no service"
     full = (
         f"{name} needs {format_watts(need)}" if need is not None and known else f"{name} keeps its power: need unknown"
     )
+    if bent < wanted - 1.0 and service is not None:
+        full += f", gets {format_watts(bent)}: more earns too little, its flex is {service.flex:.0%}"
     for here in groups:
         item = here.item
         for load in here.movable:
@@ -124,6 +134,17 @@ def _serve_one(
             for node in item.path:
                 served.granted_watts[node] += watts
                 served.risen_watts[node] += max(0.0, watts - (before if before is not None else watts))
+
+
+def _bent(
+    service: Service | None, groups: Sequence[Members], interval: PlanInterval | None, wanted_watts: float
+) -> float:
+    """Return the power for the movable GPUs: what the plan gives them where that is less, down to what flex allows."""
+    if service is None or service.flex <= 0.0 or interval is None:
+        return wanted_watts
+    planned = sum(interval.group_watts.get(here.item.group.key, math.inf) for here in groups)
+    least = bent_watts([(len(here.movable), here.item.group.points) for here in groups], wanted_watts, service.flex)
+    return max(least, min(wanted_watts, planned))
 
 
 def _spread(
@@ -207,7 +228,7 @@ def _within_group(here: Members, extra: int, capacity: Capacity) -> dict[str, fl
     return limits
 
 
-def _keep_reserve(service: Service, groups: list[Members], capacity: Capacity, served: Served) -> None:
+def _keep_reserve(armed: float, groups: list[Members], capacity: Capacity, served: Served) -> None:
     absorbable: dict[str, float] = {}
     for here in groups:
         for load in here.movable:
@@ -215,6 +236,6 @@ def _keep_reserve(service: Service, groups: list[Members], capacity: Capacity, s
             for node, factor in zip(here.item.path, here.item.factors, strict=True):
                 absorbable[node] = absorbable.get(node, 0.0) + more * factor
     for node, watts in absorbable.items():
-        kept = min(service.reserve_watts, watts)
+        kept = min(armed, watts)
         capacity.keep(node, kept)
         served.kept_watts[node] += kept

@@ -45,7 +45,7 @@ def planned(
                 interval,
                 shadow_price_per_mwh=_binding({node: row[t] for node, row in circuits.items()}),
                 program_price_per_mwh=_binding({key: row[t] for key, row in programs.items()}),
-                armed_watts=posed.armed_watts,
+                armed_watts=posed.armed_watts[t],
                 adder_per_mwh=slot.market.adder_per_mwh + float(coincident[t]),
             )
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mullet.domain.facility import Service
 from mullet.domain.plan import PlanRequest
 from mullet.planning.capacity import Capacity
 from mullet.planning.commitment.problem import (
@@ -49,8 +48,8 @@ class Posed:
     """In the order of services and their pools."""
     services: tuple[str | None, ...]
     """In the order of `Problem.inference`."""
-    armed_watts: Mapping[str, float]
-    """Standing reserve kept free per service."""
+    armed_watts: tuple[Mapping[str, float], ...]
+    """Per step: standing reserve kept free per service."""
 
 
 def pose(made: Frame) -> Posed:
@@ -58,9 +57,8 @@ def pose(made: Frame) -> Posed:
     request, facility = made.request, made.request.facility
     position = {node: number for number, node in enumerate(_top_down(request))}
     granted = grant_inference(made, base_capacity(made, made.slots[0]))
-    kept = reserve_watts(made, granted)
     notes: list[str] = []
-    limits = _limits(made, granted, kept, notes)
+    limits = _limits(made, granted, notes)
     mining = tuple(
         group for group in made.groups if group.is_miner and group.available and len(group.item.group.points) > 1
     )
@@ -102,7 +100,9 @@ def pose(made: Frame) -> Posed:
         ramps=_ramps(made, mining, position),
         notes=tuple(notes),
     )
-    armed = {service.id: _armed(made, service, granted) for service in facility.services if service.reserve_watts > 0.0}
+    armed = tuple(
+        {name: _armed(made, name, watts, granted) for name, watts in slot.armed_watts.items()} for slot in made.slots
+    )
     return Posed(problem, mining, tuple(pools), services, armed)
 
 
@@ -119,15 +119,13 @@ def _grid(made: Frame) -> Grid:
     )
 
 
-def _limits(
-    made: Frame, granted: Mapping[int, float], kept: Mapping[str, float], notes: list[str]
-) -> dict[str, Floats]:
+def _limits(made: Frame, granted: Mapping[int, float], notes: list[str]) -> dict[str, Floats]:
     """Return watts per circuit and step above the lowest points; reserves are kept from mining, never from what
     inference is granted."""
     rows: dict[str, list[float]] = {circuit.id: [] for circuit in made.request.facility.circuits}
     short: dict[str, float] = {}
     for slot in made.slots:
-        left = base_capacity(made, slot)
+        left, kept = base_capacity(made, slot), reserve_watts(made, slot, granted)
         floor = Capacity(dict.fromkeys(rows, 0.0))
         for group in made.groups:
             if granted.get(group.item.number):
@@ -302,11 +300,11 @@ def _ramps(made: Frame, mining: Sequence[GroupFrame], position: Mapping[str, int
     return (Ramp(position[facility.root.id], step, step, least, most, RAMP_PER_MWH),)
 
 
-def _armed(made: Frame, service: Service, granted: Mapping[int, float]) -> float:
-    """Return how much of the service's standing reserve its GPUs could still take."""
+def _armed(made: Frame, service: str, watts: float, granted: Mapping[int, float]) -> float:
+    """Return how much of a standing reserve the service's GPUs could still take."""
     more = sum(
         group.available * group.span_watts - granted.get(group.item.number, 0.0)
         for group in made.groups
-        if not group.is_miner and group.item.group.service == service.id
+        if not group.is_miner and group.item.group.service == service
     )
-    return min(service.reserve_watts, max(0.0, more))
+    return min(watts, max(0.0, more))

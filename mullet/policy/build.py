@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from mullet.domain.facility import (
+    STEP_PERIOD_S,
     Account,
     Auxiliary,
     Circuit,
+    DemandStep,
     Economics,
     Facility,
     Pacing,
@@ -129,6 +131,10 @@ def _service(service: ServiceSection) -> Service:
         slo_ttft_s=service.slo,
         flex=service.flex,
         reserve_watts=service.reserve,
+        steps=tuple(DemandStep(each.probability, each.power) for each in service.steps.quantiles)
+        if service.steps is not None
+        else (),
+        step_period_s=service.steps.period if service.steps is not None else STEP_PERIOD_S,
         margin=service.margin,
         up_hold_s=service.up_hold,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+import itertools
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mullet.domain.facility import Mode
 from mullet.policy.quantities import (
@@ -150,6 +151,31 @@ class MetricsSection(Section):
     poll: PositiveSeconds = default("1 s")
 
 
+class DemandQuantile(Section):
+    """One quantile of the largest step of demand in a period."""
+
+    probability: Fraction
+    power: Watts
+
+
+class DemandSteps(Section):
+    """The steps of demand to expect: the standing reserve is chosen from them by expected cost."""
+
+    period: PositiveSeconds = default("1 h")
+    quantiles: list[DemandQuantile] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        for earlier, later in itertools.pairwise(self.quantiles):
+            if later.probability <= earlier.probability or later.power < earlier.power:
+                raise refused(
+                    f"{later.probability:.0%} at {later.power:g} W follows {earlier.probability:.0%} at "
+                    f"{earlier.power:g} W",
+                    "list quantiles ascending in both",
+                )
+        return self
+
+
 class ServiceSection(Section):
     """An inference service."""
 
@@ -157,8 +183,11 @@ class ServiceSection(Section):
     value: TokenPrice
     priority: int = Field(default=1, ge=0, strict=True, description="lower is served first")
     slo: PositiveSeconds = unenforced("time to first token that the service promises", "2 s")
-    flex: Fraction = unenforced("share of throughput that may be given up outside emergencies", "0 %")
+    flex: Fraction = Field(
+        default="0 %", validate_default=True, description="share of throughput that may yield where it earns too little"
+    )
     reserve: Watts = default("0 W")
+    steps: DemandSteps | None = Field(default=None, description="steps of demand to expect, beside the least reserve")
     margin: Fraction = default("15 %")
     up_hold: Seconds = default("30 s")
     metrics: MetricsSection

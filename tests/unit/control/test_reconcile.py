@@ -52,7 +52,9 @@ def run(site: Facility, seen: Snapshot, wanted: Mapping[str, str], cause: Cause 
         load_id: Setpoint(load_id, point, site.load_by_id[load_id].point(point).watts, cause, "test")
         for load_id, point in wanted.items()
     }
-    return reconcile(site, seen, account(site, seen), most_by_load(site, seen), Desired(seen.at, "p", setpoints))
+    armed = {each.id: each.reserve_watts for each in site.services if each.reserve_watts}
+    desired = Desired(seen.at, "p", setpoints, armed)
+    return reconcile(site, seen, account(site, seen), most_by_load(site, seen), desired)
 
 
 def room(site: Facility, seen: Snapshot) -> float:

@@ -73,10 +73,10 @@ def test_a_standing_reserve_is_kept_from_mining_and_not_from_the_service() -> No
     room_w = 10_000.0 - 200.0 - 15.0 * 1.05
     # The GPU could take 200 W more than its need: that much of the reserve can ever be used.
     assert by_id(found)["poi"].limit_mw == pytest.approx((room_w - 200.0) / MW)
-    assert found.armed_watts == {"chat": 200.0}
+    assert found.armed_watts[0] == {"chat": 200.0}
     full = posed(plant, needs={"chat": 700.0})
     assert by_id(full)["poi"].limit_mw == pytest.approx(room_w / MW)
-    assert full.armed_watts == {"chat": 0.0}
+    assert full.armed_watts[0] == {"chat": 0.0}
     tight = posed(plant, needs={"chat": 500.0}, fixed={"poi": 10_000.0 - 200.0 - 15.0 * 1.05 - 300.0})
     assert by_id(tight)["poi"].limit_mw == pytest.approx(300.0 / MW)
 

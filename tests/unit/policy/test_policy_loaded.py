@@ -11,7 +11,7 @@ import pytest
 from policy_kit import KNOWN, load, problems, small
 from ruamel.yaml import YAML
 
-from mullet.domain.facility import Mode, SafeAction
+from mullet.domain.facility import DemandStep, Mode, SafeAction
 from mullet.domain.load import LeaseHolder, LoadKind
 from mullet.domain.plan import group_loads
 from mullet.policy import LoadedPolicy, diff, json_schema, load_policy, problems_for_auto
@@ -263,7 +263,21 @@ def test_the_reference_names_every_section_and_field() -> None:
 
 def test_fields_that_nothing_enforces_are_refused_in_auto_only() -> None:
     policy = small()
-    policy["services"][0]["flex"] = "10 %"
-    assert problems(policy) == ["services[0].flex: is not enforced: no engine in this version"]
+    policy["services"][0]["slo"] = "3 s"
+    assert problems(policy) == ["services[0].slo: is not enforced: no engine in this version"]
     policy["facility"]["mode"] = "observe"
     assert [str(warning) for warning in load(policy).warnings] != []
+
+
+def test_steps_of_demand_are_quantiles_in_order() -> None:
+    policy = small()
+    quantiles = [{"probability": "50 %", "power": "0 W"}, {"probability": "95 %", "power": "2 kW"}]
+    policy["services"][0]["steps"] = {"period": "30 min", "quantiles": quantiles}
+    service = load(policy).facility.services[0]
+    assert service.steps == (DemandStep(0.5, 0.0), DemandStep(pytest.approx(0.95), 2_000.0))
+    assert service.step_period_s == 1_800.0
+    quantiles.reverse()
+    (found,) = problems(policy)
+    assert found.startswith("services[0].steps: 50% at 0 W follows 95% at 2000 W")
+    policy["services"][0]["steps"] = {"quantiles": []}
+    assert len(problems(policy)) == 1
