@@ -1,14 +1,14 @@
 """The planner in a process of its own: asked over pipes, killed at its time limit, rebuilt in the background.
 
 Frames are an 8-byte length and a pickle, both ways over stdin and stdout of a child that runs this module. The
-facility travels only when it changes. The child ends when its stdin does, whatever it is doing then.
+facility travels only when it changes (`planner_frames` has the pieces). The child ends when its stdin does, whatever it
+is doing then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import importlib
 import os
 import pickle
@@ -20,8 +20,17 @@ import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from mullet.adapters.planner_frames import (
+    facility_pieces,
+    join_facility,
+    join_plan,
+    join_request,
+    plan_pieces,
+    request_fields,
+)
 from mullet.domain.facility import Facility
-from mullet.domain.plan import Plan, PlanRequest
+from mullet.domain.load import Load
+from mullet.domain.plan import Plan, PlanInterval, PlanRequest
 from mullet.ports import PlanningError
 
 DEFAULT_TARGET = "mullet.planning.horizon:HorizonPlanner"
@@ -30,7 +39,6 @@ START_LIMIT_S = 30.0
 # Solvers overshoot their limits by up to a half; the rest of the time is for the answer to travel.
 _SOLVER_SHARE = 0.6
 _LENGTH = struct.Struct(">Q")
-_TRAVELLING = tuple(field.name for field in dataclasses.fields(PlanRequest) if field.name != "facility")
 _WORDS_LIMIT = 500
 
 Target = Callable[[PlanRequest, float], Plan]
@@ -43,6 +51,7 @@ class _Child:
         self.process = process
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.answers: dict[int, asyncio.Future[Plan]] = {}
+        self.intervals: list[PlanInterval] = []
         self.facility: Facility | None = None
         self._doomed = False
         self.reader = asyncio.create_task(self._read(), name="planner answers")
@@ -62,13 +71,23 @@ class _Child:
                 if kind == "ready":
                     self.ready.set_result(None)
                     continue
+                if kind == "interval":
+                    self.intervals.append(body)
+                    # What lies in the buffer already is read without a pause; others have a turn in between.
+                    await asyncio.sleep(0)
+                    continue
+                intervals, self.intervals = self.intervals, []
                 future = self.answers.pop(number, None)
                 if future is None or future.done():
                     continue
-                if kind == "plan":
-                    future.set_result(body)
-                else:
+                if kind != "plan":
                     future.set_exception(PlanningError(body))
+                    continue
+                assert self.facility is not None
+                try:
+                    future.set_result(join_plan(self.facility, intervals, body))
+                except PlanningError as error:
+                    future.set_exception(error)
         except asyncio.IncompleteReadError:
             code = await self.process.wait()
             reason = f"the planner's process ended with code {code}"
@@ -168,14 +187,15 @@ class PlannerWorker:
 
     async def _ask(self, child: _Child, request: PlanRequest, limit_s: float) -> Plan:
         if child.facility is not request.facility:
-            child.send("facility", 0, request.facility)
+            for piece in facility_pieces(request.facility):
+                child.send("loads" if isinstance(piece, tuple) else "facility", 0, piece)
+                await asyncio.sleep(0)
             child.facility = request.facility
         self._numbers += 1
         number = self._numbers
         future: asyncio.Future[Plan] = asyncio.get_running_loop().create_future()
         child.answers[number] = future
-        body = {name: getattr(request, name) for name in _TRAVELLING}
-        child.send("plan", number, (body, limit_s * _SOLVER_SHARE))
+        child.send("plan", number, (request_fields(request), limit_s * _SOLVER_SHARE))
         return await future
 
     def _start(self) -> asyncio.Task[None]:
@@ -260,16 +280,25 @@ def _serve(target: str) -> None:
     threading.Thread(target=_receive, args=(sys.stdin.buffer, frames), daemon=True).start()
     plan = _load(target)
     _answer(answers, "ready", 0, None)
+    bare: Facility | None = None
+    loads: list[Load] = []
     facility: Facility | None = None
     while True:
         kind, number, body = frames.get()
         if kind == "facility":
-            facility = body
+            bare, loads, facility = body, [], None
+            continue
+        if kind == "loads":
+            loads.extend(body)
             continue
         fields, limit_s = body
-        assert facility is not None
+        assert bare is not None
+        facility = facility or join_facility(bare, loads)
         try:
-            _answer(answers, "plan", number, plan(PlanRequest(facility=facility, **fields), limit_s))
+            *intervals, last = plan_pieces(plan(join_request(facility, fields), limit_s))
+            for interval in intervals:
+                _answer(answers, "interval", number, interval)
+            _answer(answers, "plan", number, last)
         except BrokenPipeError:
             return
         except Exception as error:  # noqa: BLE001  a model that fails is an answer, whatever it raised

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mullet.domain.facility import Facility
@@ -164,8 +164,12 @@ class PlanningCycle:
     def _fall_back(self, request: PlanRequest, reasons: tuple[str, ...]) -> Adopted:
         """Walk down: the last plan shifted, merit order, safe caps; the guard checks each."""
         passed = list(reasons)
-        shifted = shift_plan(self.current, request.at) if self.current is not None else None
-        for name, candidate in (("shifted", shifted), ("merit order", plan_merit_order(request))):
+        rungs: tuple[tuple[str, Callable[[], Plan | None]], ...] = (
+            ("shifted", lambda: shift_plan(self.current, request.at) if self.current is not None else None),
+            ("merit order", lambda: plan_merit_order(request)),
+        )
+        for name, make in rungs:
+            candidate = make()
             if candidate is None:
                 passed.append(f"{name}: the old plan does not reach this far")
                 continue

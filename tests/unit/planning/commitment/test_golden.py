@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from cases import CASES
 from golden_kit import Case, Dual
-from mullet.planning.commitment.mip import solve_whole
 
 from mullet.planning.commitment.build import build
 from mullet.planning.commitment.clp import WarmClp
 from mullet.planning.commitment.highs import solve_with_highs
 from mullet.planning.commitment.linear import LinearProgram, Solution, Solve
+from mullet.planning.commitment.mip import solve_whole
 from mullet.planning.commitment.model import Model
 
 BACKENDS: Mapping[str, Callable[[], Solve]] = {"clp": WarmClp, "highs": lambda: solve_with_highs}
