@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mullet.domain.feeds import PriceCurve
+from mullet.domain.feeds import Curtailment, PriceCurve
 from mullet.domain.load import LoadKind
 from mullet.domain.plan import Group, Plan, PlanInterval, PlanRequest, Rung
 from mullet.planning.accounting import lowest_ceiling
@@ -69,15 +69,23 @@ class Frame:
     """Per service: what its commandable GPUs shall get, between their lowest and highest points."""
     gaps: int
     """Intervals for which the forecast had no price."""
+    lowest_watts: Mapping[str, float]
+    """Per circuit: what the available loads draw at their lowest points, with the auxiliaries that follow."""
+
+    @property
+    def gpus(self) -> list[GroupFrame]:
+        """The groups that do not mine."""
+        return [group for group in self.groups if not group.is_miner]
 
 
 def frame(request: PlanRequest) -> Frame:
     """Lay the request out on the facility's grid."""
     facility = request.facility
     groups = []
+    producing = request.available & request.running
     for item in index_of(facility).groups:
-        available = sum(1 for load in item.loads if load.id in request.available)
-        running = sum(1 for load in item.loads if load.id in request.available and load.id in request.running)
+        available = sum(map(request.available.__contains__, item.group.load_ids))
+        running = sum(map(producing.__contains__, item.group.load_ids))
         groups.append(GroupFrame(item, available, running))
     slots = []
     gaps = 0
@@ -96,7 +104,11 @@ def frame(request: PlanRequest) -> Frame:
         )
         free = free_watts(request, start, end)
         slots.append(Slot(start, end, nominal, market, free, armed_watts(facility, market)))
-    return Frame(request, tuple(groups), tuple(slots), _needs(request, groups), gaps)
+    lowest = Capacity(dict.fromkeys(facility.circuit_by_id, 0.0))
+    for group in groups:
+        lowest.take(group.item, group.available * group.item.most_watts[0])
+    drawn = {node: -left for node, left in lowest.left.items()}
+    return Frame(request, tuple(groups), tuple(slots), _needs(request, groups), gaps, drawn)
 
 
 LEAST_STEP_S = 0.1
@@ -153,10 +165,15 @@ def _adder(curve: PriceCurve | None, start: float, end: float) -> float:
 def free_watts(request: PlanRequest, start: float, end: float) -> dict[str, float]:
     """Return per circuit the lowest limit within [start, end) less what is fixed there."""
     free = {}
+    touching: dict[str, list[Curtailment]] = {}
+    for curtailment in request.obligations.curtailments:
+        if curtailment.start < end and curtailment.end > start:
+            touching.setdefault(curtailment.circuit, []).append(curtailment)
     for circuit in request.facility.circuits:
-        overlapping = [
-            c for c in request.obligations.curtailments if c.circuit == circuit.id and c.start < end and c.end > start
-        ]
+        overlapping = touching.get(circuit.id)
+        if not overlapping:
+            free[circuit.id] = circuit.usable_watts - request.fixed_watts.get(circuit.id, 0.0)
+            continue
         # Only ceilings that hold at the same instant outbid one another.
         instants = {start} | {c.start for c in overlapping if c.start > start}
         limit = min(
@@ -183,11 +200,7 @@ def _needs(request: PlanRequest, groups: Sequence[GroupFrame]) -> dict[str | Non
 
 def base_capacity(made: Frame, slot: Slot) -> Capacity:
     """Return what is free in the slot with every available load at its lowest point."""
-    capacity = Capacity(slot.free_watts)
-    for group in made.groups:
-        if group.available:
-            capacity.take(group.item, group.available * group.item.most_watts[0])
-    return capacity
+    return Capacity({node: free - made.lowest_watts[node] for node, free in slot.free_watts.items()})
 
 
 def grant_inference(made: Frame, capacity: Capacity) -> dict[int, float]:
@@ -199,8 +212,9 @@ def grant_inference(made: Frame, capacity: Capacity) -> dict[int, float]:
         return (found.priority, -found.value_per_mtoken, found.id) if found is not None else (1e9, 0.0, "")
 
     granted: dict[int, float] = {}
+    gpus = made.gpus
     for service in sorted(made.needs_watts, key=order):
-        mine = [group for group in made.groups if not group.is_miner and group.item.group.service == service]
+        mine = [group for group in gpus if group.item.group.service == service]
         left = made.needs_watts[service] - sum(g.available * g.item.group.points[0].watts for g in mine)
         for group in mine:
             points = group.item.group.points
@@ -217,8 +231,8 @@ def reserve_watts(made: Frame, slot: Slot, granted: Mapping[int, float]) -> dict
     kept: dict[str, float] = {}
     for service, armed in slot.armed_watts.items():
         absorbable: dict[str, float] = {}
-        for group in made.groups:
-            if group.is_miner or group.item.group.service != service:
+        for group in made.gpus:
+            if group.item.group.service != service:
                 continue
             points = group.item.group.points
             more = group.available * (points[-1].watts - points[0].watts) - granted.get(group.item.number, 0.0)

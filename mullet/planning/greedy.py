@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mullet.domain.plan import Plan, PlanInterval, PlanRequest, Rung
 from mullet.planning.appraisal import earned
 from mullet.planning.frame import (
@@ -14,7 +16,7 @@ from mullet.planning.frame import (
     plan_of,
     reserve_watts,
 )
-from mullet.planning.merit import mining_steps
+from mullet.planning.merit import Step, mining_steps
 
 
 def plan_merit_order(request: PlanRequest) -> Plan:
@@ -24,8 +26,14 @@ def plan_merit_order(request: PlanRequest) -> Plan:
     intervals: list[PlanInterval] = []
     history: list[dict[int, list[int]]] = []
     grants: list[dict[int, float]] = []
+    steps: list[Step] = []
+    judged: float | None = None
     for slot in made.slots:
-        counts, granted = fill_slot(made, slot, running)
+        if slot.market.earned_per_th_hour != judged:
+            # What a step is worth changes with hashing's price alone, which seldom does within a horizon.
+            judged = slot.market.earned_per_th_hour
+            steps = mining_steps(tuple(group.item for group in made.groups), slot.market)
+        counts, granted = fill_slot(made, slot, running, steps)
         running = {number: levels[1] if len(levels) > 1 else 0 for number, levels in counts.items()}
         history.append(counts)
         grants.append(granted)
@@ -34,8 +42,10 @@ def plan_merit_order(request: PlanRequest) -> Plan:
     return plan_of(made, Rung.MERIT_ORDER, intervals, earned(made, history, grants), None, detail)
 
 
-def fill_slot(made: Frame, slot: Slot, running: dict[int, int]) -> tuple[dict[int, list[int]], dict[int, float]]:
-    """Return hull counts per mining group and watts granted per GPU group for one interval."""
+def fill_slot(
+    made: Frame, slot: Slot, running: dict[int, int], steps: Sequence[Step]
+) -> tuple[dict[int, list[int]], dict[int, float]]:
+    """Return hull counts per mining group and watts granted per GPU group for one interval; `steps` are best first."""
     capacity = base_capacity(made, slot)
     granted = grant_inference(made, capacity)
     for node, watts in reserve_watts(made, slot, granted).items():
@@ -43,7 +53,7 @@ def fill_slot(made: Frame, slot: Slot, running: dict[int, int]) -> tuple[dict[in
     by_number = {group.item.number: group for group in made.groups if group.is_miner}
     counts = {number: [group.available] + [0] * (len(group.item.hull) - 1) for number, group in by_number.items()}
     band = slot.market.deadband_per_mwh / 2.0
-    for step in mining_steps(tuple(group.item for group in by_number.values()), slot.market):
+    for step in steps:
         levels, k = counts[step.group.number], step.level
         # Auxiliaries that follow the load are paid for too.
         cost = slot.market.cost_per_mwh * step.group.factors[-1]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mullet.domain.load import LoadKind
-from mullet.domain.plan import Group, Plan, PlanInterval, PlanRequest, Rung
+import numpy as np
+
+from mullet.domain.plan import Plan, PlanInterval, PlanRequest, Rung
 from mullet.domain.units import format_watts
 from mullet.planning.bending import bent_watts
 from mullet.planning.frame import Frame, Slot, base_capacity, frame, free_watts, grant_inference
 from mullet.planning.index import GroupIndex, index_of
+from mullet.planning.sums import add_up, well_formed
 
 _TOLERANCE_WATTS = 1.0
 _TOLERANCE = 1e-6
@@ -23,21 +26,24 @@ def guard(plan: Plan, request: PlanRequest) -> tuple[str, ...]:
     if found:
         return tuple(found)
     index = {item.group.key: item for item in index_of(request.facility).groups}
+    sizes = [len(item.most_watts) for item in index.values()]
     made = frame(request)
-    by_start = {slot.start: slot for slot in made.slots}
     available = {group.item.group.key: group.available for group in made.groups}
-    for interval in plan.intervals:
-        label = f"interval at +{interval.start - request.at:.0f} s"
-        problems = _check_counts(plan, interval, request, index, available)
-        if not problems:
-            free = free_watts(request, interval.start, interval.end)
-            problems = _check_limits(interval, free, index, request)
-            slot = by_start.get(interval.start)
-            problems += _check_needs(interval, made, slot or made.slots[0], free, index)
-        found += [f"{label}: {problem}" for problem in problems]
-        if len(found) >= _MOST_WORDS:
-            break
-    return tuple(found)
+    words: dict[int, list[str]] = {}
+    for number, interval in enumerate(plan.intervals):
+        problems = _check_budgets(interval, request)
+        if not well_formed(interval, index, sizes):
+            problems += _check_counts(interval, index)
+        if problems:
+            words[number] = problems
+    sound = [number for number in range(len(plan.intervals)) if number not in words]
+    words |= _check_sums(plan, sound, made, index, available)
+    found = [
+        f"interval at +{interval.start - request.at:.0f} s: {problem}"
+        for number, interval in enumerate(plan.intervals)
+        for problem in words.get(number, ())
+    ]
+    return tuple(found[:_MOST_WORDS])
 
 
 def _check_frame(plan: Plan, request: PlanRequest) -> list[str]:
@@ -72,83 +78,82 @@ def _check_frame(plan: Plan, request: PlanRequest) -> list[str]:
     return found
 
 
-def _check_counts(
-    plan: Plan,
-    interval: PlanInterval,
-    request: PlanRequest,
-    index: dict[str, GroupIndex],
-    available: dict[str, int],
-) -> list[str]:
+def _check_budgets(interval: PlanInterval, request: PlanRequest) -> list[str]:
     found = []
     if not math.isfinite(interval.price_per_mwh):
         found.append("price is not a number")
-    for key in interval.counts:
-        if key not in index:
-            found.append(f"unknown group {key}")
-    for key, item in index.items():
-        counts = interval.counts.get(key)
-        group: Group = item.group
-        if counts is None or len(counts) != len(group.points):
-            found.append(f"{key} has no count for each of its points")
-            continue
-        if any(type(count) is not int or count < 0 for count in counts):
-            found.append(f"{key} has a count that is no number of loads: {counts}")
-            continue
-        # A plan of before may know loads that have gone since, or not yet know some that came back.
-        here = available[key]
-        allowed = range(len(group.load_ids) + 1) if plan.rung is Rung.SHIFTED else range(here, here + 1)
-        if sum(counts) not in allowed:
-            found.append(f"{key} places {sum(counts)} loads, {here} are at hand")
+    circuits = request.facility.circuit_by_id
     for node, watts in interval.budget_watts.items():
-        if node not in request.facility.circuit_by_id:
-            found.append(f"budget for unknown circuit {node}")
-        elif not math.isfinite(watts) or watts < -_TOLERANCE_WATTS:
-            found.append(f"budget of {node} is {watts}")
-    missing = [circuit.id for circuit in request.facility.circuits if circuit.id not in interval.budget_watts]
-    return found + [f"no budget for {node}" for node in missing]
-
-
-def _check_limits(
-    interval: PlanInterval, free: dict[str, float], index: dict[str, GroupIndex], request: PlanRequest
-) -> list[str]:
-    placed = dict.fromkeys(free, 0.0)
-    lowest = dict.fromkeys(free, 0.0)
-    loads = dict.fromkeys(free, 0.0)
-    for key, counts in interval.counts.items():
-        item = index[key]
-        watts = sum(count * most for count, most in zip(counts, item.most_watts, strict=True))
-        for node, factor in zip(item.path, item.factors, strict=True):
-            placed[node] += watts * factor
-            loads[node] += watts
-            lowest[node] += sum(counts) * item.most_watts[0] * factor
-    found = []
-    for node, limit in free.items():
-        budget = interval.budget_watts[node]
-        # The budget also holds the GPU power between two points; auxiliaries follow at least what the counts say.
-        most = max(placed[node], placed[node] - loads[node] + budget)
-        if most > max(limit, lowest[node]) + _TOLERANCE_WATTS:
-            found.append(f"{node} is given {format_watts(most)} where {format_watts(limit)} are free")
-        if budget < loads[node] - _TOLERANCE_WATTS:
-            found.append(f"budget of {node} is below what its counts draw")
+        if not (math.isfinite(watts) and watts >= -_TOLERANCE_WATTS):
+            found.append(f"budget of {node} is {watts}" if node in circuits else f"budget for unknown circuit {node}")
+    if interval.budget_watts.keys() != circuits.keys():
+        found += [f"budget for unknown circuit {node}" for node in interval.budget_watts if node not in circuits]
+        found += [f"no budget for {node}" for node in circuits if node not in interval.budget_watts]
     return found
 
 
-def _check_needs(
-    interval: PlanInterval, made: Frame, slot: Slot, free: dict[str, float], index: dict[str, GroupIndex]
-) -> list[str]:
-    mining = running = 0.0
-    for key, counts in interval.counts.items():
-        item = index[key]
-        if item.group.kind is LoadKind.MINER:
-            mining += sum(count * most for count, most in zip(counts, item.most_watts, strict=True))
-            running += sum(counts[1:])
-    if not running:
-        return []
-    bare = Slot(interval.start, interval.end, slot.nominal_s, slot.market, free)
+def _check_counts(interval: PlanInterval, index: Mapping[str, GroupIndex]) -> list[str]:
+    found = [f"unknown group {key}" for key in interval.counts if key not in index]
+    for key, item in index.items():
+        counts = interval.counts.get(key)
+        if counts is None or len(counts) != len(item.group.points):
+            found.append(f"{key} has no count for each of its points")
+        elif any(type(count) is not int or count < 0 for count in counts):
+            found.append(f"{key} has a count that is no number of loads: {counts}")
+    return found
+
+
+def _check_sums(
+    plan: Plan, sound: Sequence[int], made: Frame, index: Mapping[str, GroupIndex], available: Mapping[str, int]
+) -> dict[int, list[str]]:
+    """Return by interval what is wrong with what its counts add up to; `sound` are those with whole counts."""
+    request = made.request
+    circuits = list(request.facility.circuit_by_id)
+    intervals = [plan.intervals[number] for number in sound]
+    if not intervals:
+        return {}
+    sums = add_up(intervals, index, circuits)
+    at_hand = np.array([available[key] for key in index])[:, None]
+    known = np.array([len(item.group.load_ids) for item in index.values()])[:, None]
+    # A plan of before may know loads that have gone since, or not yet know some that came back.
+    misplaced = sums.loads > known if plan.rung is Rung.SHIFTED else sums.loads != at_hand
+    frees = [free_watts(request, interval.start, interval.end) for interval in intervals]
+    free = np.array([[each[node] for node in circuits] for each in frees]).T
+    budget = np.array([[interval.budget_watts[node] for node in circuits] for interval in intervals]).T
+    # The budget also holds the GPU power between two points; auxiliaries follow at least what the counts say.
+    most = np.maximum(sums.placed_watts, sums.placed_watts - sums.loads_watts + budget)
+    over = most > np.maximum(free, sums.lowest_watts) + _TOLERANCE_WATTS
+    under = budget < sums.loads_watts - _TOLERANCE_WATTS
+    keys = list(index)
+    by_start = {slot.start: slot for slot in made.slots}
     least = replace(made, needs_watts=_least_needs(made))
-    could = sum(grant_inference(least, base_capacity(least, bare)).values())
-    could += sum(g.available * g.item.group.points[0].watts for g in made.groups if not g.is_miner)
-    given = interval.budget_watts[made.request.facility.root.id] - mining
+    found: dict[int, list[str]] = {}
+    for column, (number, interval) in enumerate(zip(sound, intervals, strict=True)):
+        misfits = [
+            f"{keys[row]} places {sums.loads[row, column]:.0f} loads, {available[keys[row]]} are at hand"
+            for row in np.flatnonzero(misplaced[:, column])
+        ]
+        words = [*misfits]
+        for row in np.flatnonzero(over[:, column]):
+            given, there = format_watts(float(most[row, column])), format_watts(float(free[row, column]))
+            words.append(f"{circuits[row]} is given {given} where {there} are free")
+        words += [
+            f"budget of {circuits[row]} is below what its counts draw" for row in np.flatnonzero(under[:, column])
+        ]
+        if sums.mining_on[column] > 0.0 and not misfits:
+            slot = by_start.get(interval.start) or made.slots[0]
+            bare = Slot(interval.start, interval.end, slot.nominal_s, slot.market, frees[column])
+            words += _check_needs(interval, least, bare, float(sums.mining_watts[column]))
+        if words:
+            found[number] = words
+    return found
+
+
+def _check_needs(interval: PlanInterval, least: Frame, slot: Slot, mining_watts: float) -> list[str]:
+    """Return what is wrong with inference's share; `least` has what each service must get at least."""
+    could = sum(grant_inference(least, base_capacity(least, slot)).values())
+    could += sum(group.available * group.item.group.points[0].watts for group in least.gpus)
+    given = interval.budget_watts[least.request.facility.root.id] - mining_watts
     if given < could - _TOLERANCE_WATTS - 1e-3 * could:
         return [f"inference gets {format_watts(given)} of {format_watts(could)} while mining runs"]
     return []

@@ -89,7 +89,12 @@ def _whole(
     left_s = min(_WHOLE_LIMIT_S, limit_s * _WHOLE_SHARE)
     if left_s < _LEAST_WHOLE_S:
         return schedule, objective, bound
-    found = solve_whole(model.program, left_s, hint_of(model, schedule), blocks_of(model))
+    try:
+        hint = hint_of(model, schedule)
+    except ValueError:
+        # The schedule stands to within the certificate's tolerance, and the program's is finer.
+        hint = None
+    found = solve_whole(model.program, left_s, hint, blocks_of(model))
     if found.bound is not None:
         bound = min(bound, found.bound)
     if len(found.values):

@@ -124,12 +124,11 @@ def _limits(made: Frame, granted: Mapping[int, float], notes: list[str]) -> dict
     inference is granted."""
     rows: dict[str, list[float]] = {circuit.id: [] for circuit in made.request.facility.circuits}
     short: dict[str, float] = {}
+    floor = Capacity(dict.fromkeys(rows, 0.0))
+    for group in made.gpus:
+        floor.take(group.item, granted.get(group.item.number, 0.0))
     for slot in made.slots:
         left, kept = base_capacity(made, slot), reserve_watts(made, slot, granted)
-        floor = Capacity(dict.fromkeys(rows, 0.0))
-        for group in made.groups:
-            if granted.get(group.item.number):
-                floor.take(group.item, granted[group.item.number])
         for node, row in rows.items():
             free = left.left[node]
             if free < 0.0:
@@ -193,18 +192,21 @@ def _dwell(made: Frame, mining: Sequence[GroupFrame], limits: Mapping[str, Float
     for group in mining:
         on: list[float] = []
         off: list[float] = []
-        for load in group.item.loads:
-            if load.id in request.available and load.id in request.settled_at:
-                (on if load.id in request.running else off).append(request.settled_at[load.id])
+        for load_id in group.item.group.load_ids if request.settled_at else ():
+            if load_id in request.settled_at and load_id in request.available:
+                (on if load_id in request.running else off).append(request.settled_at[load_id])
         until.append((on, off))
-    for number, slot in enumerate(made.slots):
+    bound = [n for n, (on, off) in enumerate(until) if on or off]
+    for n, group in enumerate(mining):
+        most[n][:] = group.available
+    for number, slot in enumerate(made.slots if bound else ()):
         left = Capacity({node: float(row[number]) for node, row in limits.items()})
-        for n, group in enumerate(mining):
+        for n in bound:
             on, off = until[n]
-            bound = sum(1 for instant in on if instant > slot.start)
-            step = max(0.0, group.item.most_watts[1] - group.item.most_watts[0])
-            least[n][number] = left.give(group.item, step, bound)[0]
-            most[n][number] = group.available - sum(1 for instant in off if instant > slot.start)
+            kept = sum(1 for instant in on if instant > slot.start)
+            step = max(0.0, mining[n].item.most_watts[1] - mining[n].item.most_watts[0])
+            least[n][number] = left.give(mining[n].item, step, kept)[0]
+            most[n][number] = mining[n].available - sum(1 for instant in off if instant > slot.start)
     for row in least:
         # What could not be kept on once is off from then on.
         np.minimum.accumulate(row, out=row)
