@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import time
 from collections.abc import Mapping
@@ -49,6 +50,9 @@ def _requests(loads: int, seed: int, count: int) -> list[PlanRequest]:
 
 
 async def _measure(requests: list[PlanRequest], options: Mapping[str, Any]) -> dict[str, Any]:
+    # As the daemon does once it is up.
+    gc.collect()
+    gc.freeze()
     quiet = await _delays(asyncio.sleep(options["quiet_s"]))
     worker = PlannerWorker(DEFAULT_TARGET)
     await worker.open()

@@ -16,7 +16,8 @@ from mullet.domain.plan import Plan, PlanInterval, PlanRequest
 from mullet.planning.index import index_of
 from mullet.ports import PlanningError
 
-LOADS_AT_A_TIME = 250
+LOADS_AT_A_TIME = 100
+MASKED_AT_A_TIME = 5_000
 _MASKED = ("available", "running")
 _PLAIN = tuple(f.name for f in dataclasses.fields(PlanRequest) if f.name not in ("facility", *_MASKED))
 
@@ -33,15 +34,24 @@ def join_facility(bare: Facility, loads: Sequence[Load]) -> Facility:
     return dataclasses.replace(bare, loads=tuple(loads))
 
 
-def request_fields(request: PlanRequest) -> dict[str, Any]:
-    """Return all of a request but its facility; sets of loads as one byte per load, in the facility's order."""
-    ids = [load.id for load in request.facility.loads]
+def request_pieces(request: PlanRequest) -> Iterator[dict[str, Any]]:
+    """Yield all of a request but its facility; sets of loads as one byte per load, in the facility's order.
+
+    Each piece holds what there is so far: the last one is whole.
+    """
     fields = {name: getattr(request, name) for name in _PLAIN}
-    return {**fields, **{name: bytes(map(getattr(request, name).__contains__, ids)) for name in _MASKED}}
+    loads = request.facility.loads
+    for name in _MASKED:
+        members, mask = getattr(request, name), bytearray()
+        for first in range(0, len(loads), MASKED_AT_A_TIME):
+            mask += bytes([load.id in members for load in loads[first : first + MASKED_AT_A_TIME]])
+            yield fields
+        fields[name] = bytes(mask)
+    yield fields
 
 
 def join_request(facility: Facility, fields: Mapping[str, Any]) -> PlanRequest:
-    """Return the request that `request_fields` took apart."""
+    """Return the request that `request_pieces` took apart, from the last of its pieces."""
     sets = {
         name: frozenset(load.id for load, here in zip(facility.loads, fields[name], strict=True) if here)
         for name in _MASKED

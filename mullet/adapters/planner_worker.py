@@ -26,7 +26,7 @@ from mullet.adapters.planner_frames import (
     join_plan,
     join_request,
     plan_pieces,
-    request_fields,
+    request_pieces,
 )
 from mullet.domain.facility import Facility
 from mullet.domain.load import Load
@@ -195,7 +195,11 @@ class PlannerWorker:
         number = self._numbers
         future: asyncio.Future[Plan] = asyncio.get_running_loop().create_future()
         child.answers[number] = future
-        child.send("plan", number, (request_fields(request), limit_s * _SOLVER_SHARE))
+        fields: dict[str, Any] = {}
+        for part in request_pieces(request):
+            fields = part
+            await asyncio.sleep(0)
+        child.send("plan", number, (fields, limit_s * _SOLVER_SHARE))
         return await future
 
     def _start(self) -> asyncio.Task[None]:
