@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mullet.domain.feeds import Curtailment, PriceCurve
 from mullet.domain.load import LoadKind
@@ -244,11 +244,7 @@ def reserve_watts(made: Frame, slot: Slot, granted: Mapping[int, float]) -> dict
 
 
 def interval_of(
-    made: Frame,
-    slot: Slot,
-    at_least: Mapping[int, Sequence[int]],
-    granted: Mapping[int, float],
-    shadow: Mapping[str, float] | None = None,
+    made: Frame, slot: Slot, at_least: Mapping[int, Sequence[int]], granted: Mapping[int, float]
 ) -> PlanInterval:
     """Return the plan's interval for hull counts per mining group and watts above the lowest point per GPU group."""
     counts: dict[int, list[int]] = {}
@@ -258,7 +254,7 @@ def interval_of(
             levels = [*at_least[group.item.number], 0]
             for position, k in enumerate(group.item.hull):
                 here[k] = levels[position] - levels[position + 1]
-    return replace(interval_with(made, slot, counts, granted), shadow_price_per_mwh=dict(shadow or {}))
+    return interval_with(made, slot, counts, granted)
 
 
 def interval_with(
