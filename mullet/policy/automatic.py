@@ -23,7 +23,8 @@ def problems_for_auto(loaded: LoadedPolicy) -> tuple[Problem, ...]:
        does not count where a switch at or above it, up to that circuit, can drop it, or where a circuit on that
        way accepts unleased loads by name.
     2. GPUs whose caps only mining pays for need a lease, or a circuit that accepts unleased loads by name.
-    3. A field that nothing enforces in this version is refused by name.
+    3. A field that nothing enforces in this version is refused by name, and so are more than two operating points of
+       a miner: control puts it to sleep and wakes it, and would leave one at full that shall go lower.
     """
     facility = loaded.facility
     index = {circuit.id: number for number, circuit in enumerate(facility.circuits)}
@@ -34,6 +35,13 @@ def problems_for_auto(loaded: LoadedPolicy) -> tuple[Problem, ...]:
         for message, suggestion in (*_silence(facility, circuit), *_unpaid_caps(facility, circuit)):
             path: Path = ("circuits", index[circuit.id])
             problems.append(loaded.document.problem(path, message, suggestion))
+    for number, (bank, loads) in enumerate(facility.banks.items()):
+        if facility.mode_of(loads[0].circuit) is Mode.AUTO and _has_points_between(loads[0]):
+            message = (
+                f"{bank!r} has {len(loads[0].points)} operating points; a running miner is not moved between points"
+            )
+            advice = "list its lowest point and one other, or run in mode advise or observe"
+            problems.append(loaded.document.problem(("banks", number, "points"), message, advice))
     problems.extend(unenforced_problems(loaded.document, loaded.unenforced))
     return tuple(problems)
 
@@ -42,6 +50,10 @@ def unenforced_problems(document: Document, paths: Iterable[Path]) -> tuple[Prob
     """Return one problem for each field given that nothing enforces in this version."""
     advice = "remove it, or run in mode advise or observe"
     return tuple(document.problem(path, f"is not enforced: {NO_ENGINE}", advice, at_key=True) for path in paths)
+
+
+def _has_points_between(load: Load) -> bool:
+    return load.kind is LoadKind.MINER and len(load.points) > 2 and not load.capability.enforces_limit
 
 
 def _beneath(facility: Facility, circuit: Circuit) -> tuple[Load, ...]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
-from policy_kit import KNOWN, load, problems, small
+from policy_kit import CAPABILITIES, KNOWN, load, problems, small
 from ruamel.yaml import YAML
 
 from mullet.domain.facility import DemandStep, Mode, SafeAction
-from mullet.domain.load import LeaseHolder, LoadKind
+from mullet.domain.load import LeaseHolder, LoadKind, Steering
 from mullet.domain.plan import group_loads
 from mullet.policy import LoadedPolicy, diff, json_schema, load_policy, problems_for_auto
 
@@ -281,3 +282,15 @@ def test_steps_of_demand_are_quantiles_in_order() -> None:
     assert found.startswith("services[0].steps: 50% at 0 W follows 95% at 2000 W")
     policy["services"][0]["steps"] = {"quantiles": []}
     assert len(problems(policy)) == 1
+
+
+def test_points_between_off_and_full_are_refused_in_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control would leave a miner at full that shall go to a point below, whatever its circuit has room for."""
+    modes = replace(CAPABILITIES["whatsminer_v2"], steering=Steering.MODES)
+    monkeypatch.setitem(CAPABILITIES, "whatsminer_v2", modes)
+    policy = small()
+    policy["banks"][0]["points"].insert(1, {"name": "half", "power": "1.6 kW", "hashrate": "50 TH/s"})
+    (found,) = problems(policy)
+    assert found == "banks[0].points: 'wm' has 3 operating points; a running miner is not moved between points"
+    policy["facility"]["mode"] = "advise"
+    assert len(load(policy).facility.loads[0].points) == 3
