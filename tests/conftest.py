@@ -19,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--real-gpu", action="store_true", help="also run the tests that change the power limit of this machine's GPU"
     )
+    parser.addoption(
+        "--asic-matrix", action="store_true", help="hold every miner firmware against its contract at both latencies"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

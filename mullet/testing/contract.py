@@ -49,6 +49,25 @@ class Fault(StrEnum):
     GONE = "gone"
     FORBIDDEN = "forbidden"
     WRONG_PASSWORD = "wrong_password"
+    BLACK_HOLE = "black_hole"
+    """Not even a connection is answered."""
+    SLOW = "slow"
+    """Every answer takes seconds."""
+    REBOOT = "reboot"
+    """It reboots by itself: sessions are lost, and it comes back at full."""
+    BLIP = "blip"
+    """Its supply fails for a moment, and it comes back at full."""
+    MISREPORT = "misreport"
+    """Commands change what it reports, not what it draws."""
+    FROZEN = "frozen"
+    """It reports the same for ever, while commands act."""
+    WATTS_WRONG = "watts_wrong"
+    """It reports watts that are not what it draws."""
+    POOLS_LOST = "pools_lost"
+    """Its pool list is empty all of a sudden."""
+    CLOCK_WRONG = "clock_wrong"
+    UNREADABLE_CONFIG = "unreadable_config"
+    """Its configuration cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +88,8 @@ class DriverHarness(ABC):
     """Enough for one call at this device's latency."""
     ramp_s: float = 5.0
     """Within this a command shows in readings."""
+    commandable: bool = True
+    """False where the device can only be watched."""
     watts_error: float = 0.1
     """How far a truthful reading may be from the truth, as a fraction: readings are means, truth is an instant."""
 
@@ -113,6 +134,12 @@ def unready(harness: DriverHarness, fault: Fault) -> None:
     """Skip the test where this kind of device cannot fail like that."""
     if not harness.knows(fault):
         pytest.skip(f"this kind of device has no fault {fault.value!r}")
+
+
+def need_commands(harness: DriverHarness) -> None:
+    """Skip the test where nothing can be asked of this kind of device."""
+    if not harness.commandable:
+        pytest.skip("this kind of device is only watched")
 
 
 class DriverContract:
@@ -168,6 +195,7 @@ class DriverContract:
         await eventually(harness, agrees, "the reading agrees with the truth")
 
     async def test_a_command_shows_within_the_ramp_time_and_back(self, harness: DriverHarness, driver: Driver) -> None:
+        need_commands(harness)
         load = harness.loads[0]
         for command in (harness.lowering(load), harness.raising(load)):
             receipt = await driver.apply(load, command, harness.deadline_s)
@@ -185,6 +213,7 @@ class DriverContract:
             await eventually(harness, true, f"{command.verb.value} {command.watts:g} W is so")
 
     async def test_a_command_moves_its_own_load_alone(self, harness: DriverHarness, driver: Driver) -> None:
+        need_commands(harness)
         load, *others = harness.loads
         before = [(harness.truth(other).setting, harness.requests(other)) for other in others]
         await driver.apply(load, harness.lowering(load), harness.deadline_s)
@@ -193,6 +222,7 @@ class DriverContract:
     async def test_an_acknowledgement_without_effect_is_seen_through(
         self, harness: DriverHarness, driver: Driver
     ) -> None:
+        need_commands(harness)
         unready(harness, Fault.IGNORE)
         load, command = harness.loads[0], harness.lowering(harness.loads[0])
         await harness.fail(load, Fault.IGNORE)
@@ -203,6 +233,7 @@ class DriverContract:
         assert not harness.shows(await driver.read(load, harness.deadline_s), command)
 
     async def test_a_refusal_is_told(self, harness: DriverHarness, driver: Driver) -> None:
+        need_commands(harness)
         unready(harness, Fault.REFUSE)
         load, command = harness.loads[0], harness.lowering(harness.loads[0])
         await harness.fail(load, Fault.REFUSE)
@@ -213,6 +244,7 @@ class DriverContract:
         assert receipt.acked is False
 
     async def test_lack_of_permission_is_told_and_reading_goes_on(self, harness: DriverHarness, driver: Driver) -> None:
+        need_commands(harness)
         unready(harness, Fault.FORBIDDEN)
         load = harness.loads[0]
         before = harness.truth(load).setting
@@ -297,6 +329,7 @@ class DriverContract:
         assert (await driver.read(other, harness.deadline_s)).fault is None
 
     async def test_a_wrong_password_is_told(self, harness: DriverHarness, driver: Driver) -> None:
+        need_commands(harness)
         unready(harness, Fault.WRONG_PASSWORD)
         load = harness.loads[0]
         before = harness.truth(load).setting
@@ -332,6 +365,7 @@ class DriverContract:
             assert all(well.get(load.id, 0) >= 1 for load in harness.loads[1:]), "healthy loads stalled"
 
     async def test_only_the_verbs_of_the_list_can_be_asked(self, harness: DriverHarness, driver: Driver) -> None:
+        need_commands(harness)
         load = harness.loads[0]
         before = (harness.truth(load).setting, harness.requests(load))
         with pytest.raises(ValueError):
@@ -345,6 +379,7 @@ class DriverContract:
     async def test_a_command_never_leaves_the_range_of_the_load(
         self, harness: DriverHarness, driver: Driver, watts: float
     ) -> None:
+        need_commands(harness)
         load = harness.loads[0]
         odd = replace(harness.lowering(load), verb=Verb.POWER, point="", watts=watts)
         try:

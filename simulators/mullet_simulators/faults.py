@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class Fault(StrEnum):
@@ -25,9 +26,15 @@ class Fault(StrEnum):
     MISREPORT = "misreport"  # commands change what it reports, not what it draws
     FROZEN = "frozen"  # reports the same for ever, while commands act
     DEAD = "dead"  # no power: draws nothing, refuses connections
+    BLACK_HOLE = "black_hole"  # answers not even a connection, keeps drawing
+    BLIP = "blip"  # loses power for a moment, comes back hashing; then ok
+    WATTS_WRONG = "watts_wrong"  # reports WATTS_TOLD of what it draws
+    POOLS_LOST = "pools_lost"  # its pool list is empty all of a sudden
+    CLOCK_WRONG = "clock_wrong"  # Avalon: its clock is an hour behind, so timed orders come due at another time
 
 
 SLOW_S = 3.0
+WATTS_TOLD = 0.6
 SILENT = frozenset({Fault.HANG})
 NO_EFFECT = frozenset({Fault.IGNORE, Fault.MISREPORT})
 GARBAGE_BYTES = b"\x16\x03\x01\xff<html>502 Bad Gateway"
@@ -35,9 +42,34 @@ WRONG_SHAPE_BYTES = b'{"foo": 1}'
 RANDOM_FAULTS = (Fault.IGNORE, Fault.REFUSE, Fault.HANG, Fault.SLOW, Fault.TRUNCATED, Fault.REBOOT, Fault.DEAD)
 
 
+# Faults that only some protocols can have; all others are everybody's.
+OWN_FAULTS = MappingProxyType(
+    {
+        Fault.HTTP500_CONFIG: frozenset({"antminer"}),
+        Fault.CLOCK_WRONG: frozenset({"avalon"}),
+        Fault.WATTS_WRONG: frozenset(
+            {
+                "whatsminer_v2",
+                "whatsminer_v3",
+                "braiins",
+                "luxos",
+                "vnish",
+                "epic",
+                "auradine",
+                "marathon",
+                "avalon",
+                "axeos",
+            }
+        ),
+    }
+)
+WITHOUT_PASSWORD = frozenset({"luxos", "avalon", "axeos", "antminer_old"})
+
+
 def miner_faults(protocol: str) -> frozenset[Fault]:
     """The faults that a miner of this protocol can have."""
-    return frozenset(Fault) if protocol == "antminer" else frozenset(Fault) - {Fault.HTTP500_CONFIG}
+    faults = frozenset(fault for fault in Fault if protocol in OWN_FAULTS.get(fault, frozenset({protocol})))
+    return faults - {Fault.WRONG_PASSWORD} if protocol in WITHOUT_PASSWORD else faults
 
 
 def distort(body: bytes, fault: Fault) -> bytes:

@@ -12,7 +12,6 @@ from mullet_simulators.scenario import Scenario
 from mullet_simulators.truth import TruthLog
 from mullet_simulators.world import World
 
-STEP_S = 0.02
 MINER_PHASES = 5
 TRUTH_EVERY_STEPS = 5
 JOULES_PER_KWH = 3.6e6
@@ -236,7 +235,7 @@ class Plant:
 
 
 class PlantClockwork:
-    """Steps a plant in real time, fifty times a second."""
+    """Steps a plant in real time, at the scenario's step."""
 
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
@@ -264,7 +263,7 @@ class PlantClockwork:
         last = self._plant.now()
         due = last
         while True:
-            due = max(due + STEP_S, last)
+            due = max(due + self._plant.scenario.step_s, last)
             await asyncio.sleep(max(0.0, due - self._plant.now()))
             now = self._plant.now()
             self._plant.step(now - last)

@@ -167,6 +167,10 @@ class Scenario:
     limit_cuts: tuple[LimitCutSpec, ...]
     faults: tuple[FaultSpec, ...]
     random_faults_per_hour: float = 0.0
+    web_port: int = 8080
+    """Where miners with a web interface on port 80 listen instead, so that no privilege is needed."""
+    step_s: float = 0.02
+    """Physics advance by this; large fleets take longer steps."""
 
 
 def load_scenario(
@@ -199,6 +203,8 @@ def load_scenario(
         limit_cuts=tuple(_limit_cut(item, cycle_s) for item in root.children("limit_cuts")),
         faults=tuple(_fault(item, cycle_s) for item in root.children("faults")),
         random_faults_per_hour=root.number("random_faults_per_hour", 0.0),
+        web_port=root.integer("web_port", 8080, low=1, high=65535),
+        step_s=root.number("step_s", 0.02, low=0.005, high=5.0),
     )
     root.finish()
     _check(scenario)

@@ -1,4 +1,6 @@
-"""The miners' driver against its contract: Whatsminer V2 and stock Antminer, with and without 100 ms on every answer.
+"""The miners' driver against its contract: every firmware, with and without 100 ms on every answer.
+
+Normally each firmware is held against it at one of the two latencies, taken in turn; `--asic-matrix` runs both for all.
 
 The driver starts a worker process, which takes seconds: one driver serves all tests of a variant, each with a plant
 of its own at the same addresses.
@@ -6,55 +8,63 @@ of its own at the same addresses.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from asic_cases import CASES, SIMULATED, FirmwareCase
 
 from mullet.domain.command import Command, Verb
-from mullet.domain.load import Load
+from mullet.domain.load import Load, Steering
 from mullet.domain.telemetry import LoadState, Telemetry
-from mullet.ports import Clock, CredentialsRejected, Driver, DriverContext
+from mullet.ports import Clock, CredentialsRejected, DeviceError, Driver, DriverContext, UnsafeWrite
 from mullet.testing.builders import command, miner
-from mullet.testing.contract import DriverContract, DriverHarness, Fault, Truth, named, opened
+from mullet.testing.contract import (
+    GRACE_S,
+    DriverContract,
+    DriverHarness,
+    Fault,
+    Truth,
+    eventually,
+    named,
+    need_commands,
+    opened,
+    unready,
+)
 from mullet_hardware.asic.driver import AsicDriver
 from mullet_simulators.facility import Facility
+from mullet_simulators.faults import WATTS_TOLD, miner_faults
+from mullet_simulators.miners.models import MODELS
 from mullet_simulators.testing import find_subnet, simulated_facility
 
 pytestmark = pytest.mark.e2e
 
-FAULTS = {
-    Fault.IGNORE: "ignore",
-    Fault.REFUSE: "refuse",
-    Fault.HANG: "hang",
-    Fault.GARBAGE: "garbage",
-    Fault.WRONG_SHAPE: "wrong_shape",
-    Fault.TRUNCATED: "truncated",
-    Fault.GONE: "dead",
-    Fault.WRONG_PASSWORD: "wrong_password",
-}
-BANKS = {
-    "wm": {"number": 1, "model": "whatsminer-m50s", "class": "whatsminer_v2", "watts": 3276.0, "ramp_scale": 0.1},
-    "am": {"number": 2, "model": "antminer-s19", "class": "antminer_modern", "watts": 3250.0, "ramp_scale": 0.04},
-}
+BANK = "bank"
+
+LATENCIES_S = (0.0, 0.1)
 
 
-def scenario(bank: str) -> dict[str, Any]:
-    spec = BANKS[bank]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One variant of each firmware; both latencies of all where the whole matrix is asked for."""
+    if "variant" not in metafunc.fixturenames:
+        return
+    whole = metafunc.config.getoption("--asic-matrix")
+    chosen = [
+        pytest.param((case, latency_s), id=f"{case.firmware}-{latency_s * 1000:.0f}ms")
+        for number, case in enumerate(CASES.values())
+        for turn, latency_s in enumerate(LATENCIES_S)
+        if whole or number % len(LATENCIES_S) == turn
+    ]
+    metafunc.parametrize("variant", chosen, indirect=True, scope="class")
+
+
+def scenario(case: FirmwareCase) -> dict[str, Any]:
+    bank = {"id": BANK, "number": 1, "circuit": "pdu", "model": case.model, "count": 2, "ramp_scale": case.ramp_scale}
     return {
         "circuits": [{"id": "pdu", "limit_w": 20000}],
-        "banks": [
-            {
-                "id": bank,
-                "number": spec["number"],
-                "circuit": "pdu",
-                "model": spec["model"],
-                "count": 2,
-                "ramp_scale": spec["ramp_scale"],
-            }
-        ],
+        "banks": [bank],
         "price": {"base_per_mwh": 38.0},
     }
 
@@ -62,24 +72,23 @@ def scenario(bank: str) -> dict[str, Any]:
 class AsicHarness(DriverHarness):
     """Two miners of one model on their real protocol."""
 
-    def __init__(self, bank: str, subnet: int, latency_s: float, clock: Clock) -> None:
-        self.bank = bank
+    def __init__(self, case: FirmwareCase, subnet: int, latency_s: float, clock: Clock) -> None:
+        self.case = case
         self.clock = clock
-        self.options: dict[str, Any] = {"class": BANKS[bank]["class"], "web_port": 8080}
+        self.options: dict[str, Any] = {"class": case.firmware, "accept_default_password": True, **case.options}
         self.loads = [
-            replace(
-                miner(f"{bank}-{k:03d}", "pdu", float(str(BANKS[bank]["watts"]))),
-                address=f"127.{subnet}.{BANKS[bank]['number']}.{k}",
-            )
-            for k in (1, 2)
+            replace(miner(f"{BANK}-{k:03d}", "pdu", case.watts), address=f"127.{subnet}.1.{k}") for k in (1, 2)
         ]
-        self.deadline_s = 1.5 + 12.0 * latency_s
+        self.latency_s = latency_s
+        self.commandable = case.controlled
+        self.failed: set[Fault | None] = set()
+        self.deadline_s = 1.5 + 4.0 * case.requests_per_read * latency_s
         self.ramp_s = 12.0 + 10.0 * latency_s
         self.facility: Facility | None = None
         self.received: Any = None
 
     def new_driver(self) -> AsicDriver:
-        return AsicDriver(DriverContext(options={self.bank: self.options}, secret=lambda name: None, clock=self.clock))
+        return AsicDriver(DriverContext(options={BANK: self.options}, secret=lambda name: None, clock=self.clock))
 
     def device(self, load: Load) -> Any:
         assert self.facility is not None
@@ -93,11 +102,20 @@ class AsicHarness(DriverHarness):
         return int(self.received[load.id])
 
     def knows(self, fault: Fault) -> bool:
-        return fault in FAULTS
+        protocol = MODELS[self.case.model].protocol
+        return fault in SIMULATED and SIMULATED[fault] in miner_faults(protocol)
 
     async def fail(self, load: Load, fault: Fault | None) -> None:
         assert self.facility is not None
-        self.facility.set_fault(load.id, named(FAULTS, fault))
+        self.failed.add(fault)
+        self.facility.set_fault(load.id, named(SIMULATED, fault))
+
+    def pools(self) -> dict[str, Any]:
+        return {load.id: self.device(load).truth()["pools"] for load in self.loads}
+
+    def middle(self, load: Load) -> Command:
+        order = command(load, Verb.POWER, at=self.clock.now(), seq=3)
+        return replace(order, watts=self.case.middle_watts or 0.0, point=self.case.middle_point)
 
     def lowering(self, load: Load) -> Command:
         return command(load, Verb.SLEEP, at=self.clock.now(), seq=1)
@@ -112,15 +130,8 @@ class AsicHarness(DriverHarness):
         return bool(self.device(load).state == ("asleep" if command.verb is Verb.SLEEP else "hashing"))
 
 
-VARIANTS = [
-    pytest.param((bank, latency_s), id=f"{BANKS[bank]['class']}-{latency_s * 1000:.0f}ms")
-    for bank in BANKS
-    for latency_s in (0.0, 0.1)
-]
-
-
-@pytest.fixture(scope="class", params=VARIANTS)
-def variant(request: pytest.FixtureRequest) -> tuple[str, float]:
+@pytest.fixture(scope="class")
+def variant(request: pytest.FixtureRequest) -> tuple[FirmwareCase, float]:
     return request.param  # type: ignore[no-any-return]
 
 
@@ -130,7 +141,9 @@ def subnet() -> int:
 
 
 @pytest_asyncio.fixture(loop_scope="class", scope="class")
-async def open_driver(variant: tuple[str, float], subnet: int, class_clock: Clock) -> AsyncIterator[AsicDriver]:
+async def open_driver(
+    variant: tuple[FirmwareCase, float], subnet: int, class_clock: Clock
+) -> AsyncIterator[AsicDriver]:
     driver = AsicHarness(variant[0], subnet, variant[1], class_clock).new_driver()
     await driver.open([])
     yield driver
@@ -146,21 +159,149 @@ class TestAsicContract(DriverContract):
     @pytest_asyncio.fixture(loop_scope="class")
     async def harness(
         self,
-        variant: tuple[str, float],
+        variant: tuple[FirmwareCase, float],
         subnet: int,
         class_clock: Clock,
         count_requests: Callable[[Facility], Any],
     ) -> AsyncIterator[AsicHarness]:
-        bank, latency_s = variant
-        harness = AsicHarness(bank, subnet, latency_s, class_clock)
-        async with simulated_facility(scenario(bank), subnet, servers=(), device_latency_s=latency_s) as facility:
+        case, latency_s = variant
+        harness = AsicHarness(case, subnet, latency_s, class_clock)
+        async with simulated_facility(scenario(case), subnet, servers=(), device_latency_s=latency_s) as facility:
             harness.facility = facility
             harness.received = count_requests(facility).received
+            pools = harness.pools()
+            assert all(pool["url"] for held in pools.values() for pool in held)
             yield harness
+            if Fault.POOLS_LOST not in harness.failed:
+                assert harness.pools() == pools, "whatever fails, the pools are as they were"
 
     @pytest_asyncio.fixture(loop_scope="class")
     async def driver(self, open_driver: AsicDriver, harness: AsicHarness) -> Driver:
         return open_driver
+
+    async def test_power_between_is_set_and_read_back(self, harness: AsicHarness, driver: Driver) -> None:
+        if harness.case.middle_watts is None:
+            assert driver.capability(harness.loads[0]).steering in (Steering.ON_OFF, Steering.MONITOR)
+            return
+        load, boots = harness.loads[0], harness.device(harness.loads[0]).boots
+        wanted_w = harness.case.middle_watts
+        await driver.apply(load, harness.middle(load), harness.deadline_s)
+
+        async def so() -> bool:
+            watts = (await driver.read(load, harness.deadline_s)).watts
+            true = harness.device(load).watts
+            # An order for power is a ceiling: it may settle below it, on the device's own steps.
+            return watts is not None and all(0.6 * wanted_w < found <= 1.03 * wanted_w for found in (watts, true))
+
+        await eventually(harness, so, f"{wanted_w:.0f} W is set and read back")
+        if not driver.capability(load).reboots_on_change:
+            assert harness.device(load).boots == boots
+
+    @pytest.mark.parametrize("fault", [Fault.BLACK_HOLE, Fault.SLOW])
+    async def test_what_answers_too_late_costs_its_deadline_and_no_other_load(
+        self, harness: AsicHarness, driver: Driver, fault: Fault
+    ) -> None:
+        load, other = harness.loads
+        await driver.read(load, harness.deadline_s)
+        await harness.fail(load, fault)
+        await harness.clock.sleep(0.1)
+        for attempt in (driver.read(load, 1.0), driver.apply(load, harness.lowering(load), 1.0)):
+            started = harness.clock.monotonic()
+            with pytest.raises(DeviceError):
+                await attempt
+            assert harness.clock.monotonic() - started <= 1.0 + GRACE_S
+            assert (await driver.read(other, harness.deadline_s)).fault is None
+
+    @pytest.mark.parametrize("fault", [Fault.REBOOT, Fault.BLIP])
+    async def test_a_device_that_came_back_is_seen_hashing_and_takes_orders(
+        self, harness: AsicHarness, driver: Driver, fault: Fault
+    ) -> None:
+        load = harness.loads[0]
+        if harness.commandable:
+            await driver.apply(load, harness.lowering(load), harness.deadline_s)
+            await eventually(harness, self._asleep(harness, driver), "it sleeps")
+        await harness.fail(load, fault)
+
+        async def hashes() -> bool:
+            try:
+                state = (await driver.read(load, harness.deadline_s)).state
+            except DeviceError:
+                return False
+            return state in (LoadState.ACTIVE, LoadState.STARTING) and harness.device(load).state != "dead"
+
+        await eventually(harness, hashes, "it is back", within_s=harness.ramp_s + 8.0)
+        if harness.commandable:
+            await driver.apply(load, harness.lowering(load), harness.deadline_s)
+            await eventually(harness, self._asleep(harness, driver), "it sleeps again")
+
+    @pytest.mark.parametrize("fault", [Fault.FROZEN, Fault.MISREPORT])
+    async def test_what_a_liar_says_is_passed_on_as_it_is(
+        self, harness: AsicHarness, driver: Driver, fault: Fault
+    ) -> None:
+        need_commands(harness)
+        load = harness.loads[0]
+        await harness.fail(load, fault)
+        try:
+            await driver.apply(load, harness.lowering(load), harness.deadline_s)
+        except DeviceError:
+            return
+        await harness.clock.sleep(1.0)
+        telemetry = await driver.read(load, harness.deadline_s)
+        if fault is Fault.FROZEN:
+            assert telemetry.state is not LoadState.ASLEEP
+        else:
+            assert harness.device(load).state == "hashing"
+
+    async def test_wrong_watts_are_passed_on_as_told(self, harness: AsicHarness, driver: Driver) -> None:
+        unready(harness, Fault.WATTS_WRONG)
+        load = harness.loads[0]
+        await harness.fail(load, Fault.WATTS_WRONG)
+        watts = (await driver.read(load, harness.deadline_s)).watts
+        assert watts == pytest.approx(WATTS_TOLD * harness.device(load).watts, rel=0.05)
+
+    async def test_lost_pools_are_never_written_back_empty(self, harness: AsicHarness, driver: Driver) -> None:
+        need_commands(harness)
+        load = harness.loads[0]
+        await harness.fail(load, Fault.POOLS_LOST)
+        pools = harness.pools()
+        for order in (harness.lowering(load), harness.raising(load)):
+            try:
+                await driver.apply(load, order, harness.deadline_s)
+            except UnsafeWrite:
+                assert harness.requests(load) == 0
+        assert harness.pools() == pools
+
+    async def test_a_configuration_that_cannot_be_read_is_never_written(
+        self, harness: AsicHarness, driver: Driver
+    ) -> None:
+        unready(harness, Fault.UNREADABLE_CONFIG)
+        load = harness.loads[0]
+        await harness.fail(load, Fault.UNREADABLE_CONFIG)
+        for order in (harness.lowering(load), harness.raising(load)):
+            with pytest.raises(DeviceError):
+                await driver.apply(load, order, harness.deadline_s)
+        assert harness.requests(load) == 0
+
+    async def test_a_wrong_clock_makes_no_order_happen_unseen(self, harness: AsicHarness, driver: Driver) -> None:
+        unready(harness, Fault.CLOCK_WRONG)
+        load = harness.loads[0]
+        await harness.fail(load, Fault.CLOCK_WRONG)
+        try:
+            await driver.apply(load, harness.lowering(load), harness.deadline_s)
+        except DeviceError:
+            assert harness.device(load).state == "hashing"
+            return
+        await harness.clock.sleep(1.0)
+        asleep = (await driver.read(load, harness.deadline_s)).state is LoadState.ASLEEP
+        assert not asleep or harness.device(load).state == "asleep"
+
+    @staticmethod
+    def _asleep(harness: AsicHarness, driver: Driver) -> Callable[[], Awaitable[bool]]:
+        async def asleep() -> bool:
+            load = harness.loads[0]
+            return (await driver.read(load, harness.deadline_s)).state is LoadState.ASLEEP
+
+        return asleep
 
 
 class TestAsicCredentials:
@@ -170,13 +311,13 @@ class TestAsicCredentials:
     async def harness(
         self, subnet: int, class_clock: Clock, count_requests: Callable[[Facility], Any]
     ) -> AsyncIterator[AsicHarness]:
-        harness = AsicHarness("wm", subnet, 0.0, class_clock)
-        async with simulated_facility(scenario("wm"), subnet, servers=()) as facility:
+        harness = AsicHarness(CASES["whatsminer_v2"], subnet, 0.0, class_clock)
+        async with simulated_facility(scenario(harness.case), subnet, servers=()) as facility:
             harness.facility = facility
             harness.received = count_requests(facility).received
             yield harness
 
-    @pytest.mark.parametrize("options", [{"refuse_default_password": True}, {"credential": "nobody-gave-it"}])
+    @pytest.mark.parametrize("options", [{"accept_default_password": False}, {"credential": "nobody-gave-it"}])
     async def test_without_an_agreed_password_nothing_is_written(
         self, harness: AsicHarness, options: dict[str, Any]
     ) -> None:

@@ -49,8 +49,8 @@ SCENARIO: dict[str, Any] = {
     "price": {"base_per_mwh": 38.0},
 }
 OPTIONS: dict[str, dict[str, Any]] = {
-    "wm": {"class": "whatsminer_v2"},
-    "am": {"class": "antminer_modern", "web_port": 8080},
+    "wm": {"class": "whatsminer_v2", "accept_default_password": True},
+    "am": {"class": "antminer_modern", "web_port": 8080, "accept_default_password": True},
 }
 DAEMON = """
 import asyncio, time
@@ -394,16 +394,16 @@ def is_alive(pid: int) -> bool:
 async def test_an_unpinned_miner_is_identified_and_remembered(facility: Facility, fleet: Fleet, tmp_path: Path) -> None:
     load = replace(fleet.next("wm"), bank="found")
     file = tmp_path / "identities.json"
-    options = {"found": {"identity_cache": str(file)}}
+    options = {"found": {"identity_cache": str(file), "accept_default_password": True}}
     async with opened(AsicDriver(context(options))) as driver:
         assert driver.capability(load).steering is Steering.MONITOR
         assert (await driver.identify(load, 30.0)).model == "M50S_VH50"
-        assert driver.capability(load).steering is Steering.ON_OFF
+        assert driver.capability(load).steering is Steering.CONTINUOUS
         assert (await driver.apply(load, command(load, Verb.SLEEP), DEADLINE_S)).acked
     assert json.loads(file.read_text())[load.address]["class"] == "whatsminer_v2"
     again = AsicDriver(context(options))
     async with opened(again):
-        assert again.capability(load).steering is Steering.ON_OFF
+        assert again.capability(load).steering is Steering.CONTINUOUS
         assert (await again.read(load, DEADLINE_S)).fault is None
 
 
@@ -411,7 +411,7 @@ async def test_credentials_are_named_and_a_default_password_may_be_barred(facili
     barred, named, absent = (replace(fleet.next("am"), bank=bank) for bank in ("barred", "named", "absent"))
     common = {"class": "antminer_modern", "web_port": 8080}
     options = {
-        "barred": {**common, "refuse_default_password": True},
+        "barred": common,
         "named": {**common, "credential": "antminer", "workers": 2},
         "absent": {**common, "credential": "nowhere"},
     }

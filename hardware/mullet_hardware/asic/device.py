@@ -30,22 +30,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach a miner; `barred` says why nothing may be written to it."""
+    """How to reach a miner; `barred` says why nothing may be written to it.
+
+    Ports and credentials are the firmware's own where the policy names none; 0 and "" where it has none.
+    """
 
     host: str
     rpc_port: int
     web_port: int
-    username: str | None
-    password: str | None
+    username: str
+    password: str
     barred: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked of a miner: a verb of the allow-list, watts for POWER."""
+    """What is asked of a miner: a verb, for POWER also the watts, and the name of the point where it has one."""
 
     verb: Verb
     watts: float
+    point: str = ""
 
 
 @dataclass(frozen=True, slots=True)

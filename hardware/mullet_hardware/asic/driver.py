@@ -109,13 +109,13 @@ class AsicDriver:
             ValueError: an option is not usable.
         """
         bank = parse_options("", options)
-        return capability_of(bank.firmware_class, bank.power_pct, bank.ramp_down_s, bank.ramp_up_s)
+        return capability_of(bank.firmware_class, bank.ramp_down_s, bank.ramp_up_s)
 
     def capability(self, load: Load) -> Capability:
         """Return what can really be done with the load: of a miner not identified yet, that it can be watched."""
         options = self._bank(load)
         firmware_class = options.firmware_class or self._cache.entries.get(load.address, {}).get("class")
-        return capability_of(firmware_class, options.power_pct, options.ramp_down_s, options.ramp_up_s)
+        return capability_of(firmware_class, options.ramp_down_s, options.ramp_up_s)
 
     async def identify(self, load: Load, deadline_s: float) -> Identity:
         """Return who answers, after our own probe that it is what the bank's class says.
@@ -186,7 +186,7 @@ class AsicDriver:
             raise UnsafeWrite(f"{load.id}: {command.verb} is not among the verbs that may be sent")
         if command.verb is Verb.POWER and not 0.0 < command.watts <= load.worst_watts:
             raise UnsafeWrite(f"{load.id}: {command.watts} W is outside of its range")
-        order = [str(command.verb), command.watts if command.verb is Verb.POWER else 0.0]
+        order = [str(command.verb), command.watts if command.verb is Verb.POWER else 0.0, command.point]
         acked, detail = await self._worker(load).call("apply", Target.of(load), deadline_s, order)
         return Receipt(command.id, load.id, self._clock.now(), acked, detail)
 

@@ -12,12 +12,15 @@ from mullet_hardware.asic.capability import CLASSES
 OPTIONS: Mapping[str, tuple[type, object, str]] = MappingProxyType(
     {
         "class": (str, None, f"firmware class of the bank: {', '.join(CLASSES)}; found by probing where absent"),
-        "rpc_port": (int, 4028, "TCP port of the miners' RPC"),
-        "web_port": (int, 80, "TCP port of the miners' web interface"),
+        "rpc_port": (int, None, "TCP port of the miners' RPC; the firmware's where absent"),
+        "web_port": (int, None, "TCP port of the miners' web interface (Braiins: gRPC); the firmware's where absent"),
         "username": (str, None, "user of the web interface; the vendor's where absent"),
-        "credential": (str, None, "name of the credential that holds the password; the vendor's default where absent"),
-        "refuse_default_password": (bool, False, "only read from miners whose bank names no credential"),
-        "power_pct": (bool, False, "offer power between off and full (Whatsminer: percentage of its limit)"),
+        "credential": (str, None, "name of the credential that holds the password; the maker's default where absent"),
+        "accept_default_password": (
+            bool,
+            False,
+            "write with the maker's default password; without this and without a credential miners are only read",
+        ),
         "ramp_down_s": (float, None, "measured 95th percentile from command to lower draw; the class's where absent"),
         "ramp_up_s": (float, None, "measured 95th percentile from command to higher draw; the class's where absent"),
         "identity_cache": (str, None, "file in which identified miners are remembered"),
@@ -31,12 +34,11 @@ class BankOptions:
     """The options of one bank; the password is told apart by `secret_missing` where its credential is absent."""
 
     firmware_class: str | None = None
-    rpc_port: int = 4028
-    web_port: int = 80
+    rpc_port: int | None = None
+    web_port: int | None = None
     username: str | None = None
     credential: str | None = None
-    refuse_default_password: bool = False
-    power_pct: bool = False
+    accept_default_password: bool = False
     ramp_down_s: float | None = None
     ramp_up_s: float | None = None
     identity_cache: str | None = None
@@ -48,8 +50,6 @@ class BankOptions:
         barred = None
         if self.credential is not None and password is None:
             barred = f"credential {self.credential!r} is not provided"
-        elif self.credential is None and self.refuse_default_password:
-            barred = "the vendor's default password is not acknowledged"
         return {
             "class": self.firmware_class,
             "rpc_port": self.rpc_port,
@@ -57,6 +57,7 @@ class BankOptions:
             "username": self.username,
             "password": password,
             "barred": barred,
+            "accept_default_password": self.accept_default_password,
         }
 
 
@@ -82,7 +83,8 @@ def parse_options(bank: str, given: Mapping[str, Any]) -> BankOptions:
     if options.firmware_class is not None and options.firmware_class not in CLASSES:
         raise ValueError(f"bank {bank}: no class {options.firmware_class!r}; there are {', '.join(CLASSES)}")
     for name in ("rpc_port", "web_port"):
-        if not 0 < getattr(options, name) < 65536:
+        port = getattr(options, name)
+        if port is not None and not 0 < port < 65536:
             raise ValueError(f"bank {bank}: option {name!r} is no TCP port")
     for name in ("ramp_down_s", "ramp_up_s"):
         ramp_s = getattr(options, name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 from pyasic import settings
@@ -12,13 +14,19 @@ from pyasic.miners.backends.btminer import BTMinerV2, BTMinerV3
 from pyasic.miners.factory import MINER_CLASSES, MinerTypes, miner_factory
 
 from mullet.ports import DeviceUnreachable, IdentityMismatch
-from mullet_hardware.asic.antminer import Antminer
-from mullet_hardware.asic.capability import ANTMINER_MODERN, MONITOR, WHATSMINER_V2
+from mullet_hardware.asic.capability import ANTMINER_MODERN, FIRMWARES, MONITOR, WHATSMINER_V2
 from mullet_hardware.asic.device import Access, Device, within
-from mullet_hardware.asic.monitor import MonitoredMiner
+from mullet_hardware.asic.firmware.monitor import MonitoredMiner
 from mullet_hardware.asic.protocol import Target
-from mullet_hardware.asic.whatsminer import Whatsminer
 
+FIRMWARE = "mullet_hardware.asic.firmware"
+DEVICES = MappingProxyType(
+    {
+        ANTMINER_MODERN: f"{FIRMWARE}.antminer:AntminerModern",
+        WHATSMINER_V2: f"{FIRMWARE}.whatsminer_v2:WhatsminerV2",
+    }
+)
+"""Firmware class to the device that speaks it; each is built with (access, pinned identity, full watts, clock)."""
 MOST_IDENTIFICATIONS = 16
 FACTORY_S = 10
 IDENTIFY_S = 60.0
@@ -50,15 +58,31 @@ class Registry:
 
     def access(self, target: Target) -> Access:
         """Return how to reach the target."""
-        bank = self._banks.get(target.bank, {})
+        return self._access(target, self._class_of(target) or MONITOR)
+
+    def _access(self, target: Target, firmware_class: str) -> Access:
+        bank, firmware = self._banks.get(target.bank, {}), FIRMWARES[firmware_class]
+        barred = bank.get("barred")
+        password = bank.get("password")
+        if password is None and firmware.password is not None and not bank.get("accept_default_password"):
+            barred = barred or "only the maker's default password is known, and the policy does not accept it"
         return Access(
             host=target.address,
-            rpc_port=bank.get("rpc_port", 4028),
-            web_port=bank.get("web_port", 80),
-            username=bank.get("username"),
-            password=bank.get("password"),
-            barred=bank.get("barred"),
+            rpc_port=bank.get("rpc_port") or firmware.rpc_port or 0,
+            web_port=bank.get("web_port") or firmware.web_port or 0,
+            username=bank.get("username") or firmware.username or "",
+            password=password if password is not None else firmware.password or "",
+            barred=barred,
         )
+
+    def _class_of(self, target: Target) -> str | None:
+        return self._banks.get(target.bank, {}).get("class") or self._known.get(target.address, {}).get("class")
+
+    def _device_of(self, firmware_class: str, target: Target) -> Device:
+        module, _, name = DEVICES[firmware_class].partition(":")
+        build = getattr(import_module(module), name)
+        device: Device = build(self._access(target, firmware_class), target.identity, target.full_watts, self._now)
+        return device
 
     async def device(self, target: Target) -> Device:
         """Return the device of `target`, identifying it where its class is not known.
@@ -78,11 +102,9 @@ class Registry:
     def _build(self, target: Target) -> Device | None:
         """Return the device where its class is pinned or remembered; touches no network."""
         entry = self._known.get(target.address, {})
-        firmware_class = self._banks.get(target.bank, {}).get("class") or entry.get("class")
-        if firmware_class == WHATSMINER_V2:
-            return Whatsminer(self.access(target), target.identity, target.full_watts, self._now)
-        if firmware_class == ANTMINER_MODERN:
-            return Antminer(self.access(target), target.identity, self._now)
+        firmware_class = self._class_of(target)
+        if firmware_class is not None and firmware_class in DEVICES:
+            return self._device_of(firmware_class, target)
         if firmware_class == MONITOR and "pyasic" in entry:
             kind, model, version = entry["pyasic"]
             classes = MINER_CLASSES.get(MinerTypes[kind], {}) if kind in MinerTypes.__members__ else {}
@@ -115,12 +137,11 @@ class Registry:
         if miner is None:
             raise DeviceUnreachable(f"{target.address} was not identified")
         pinned = self._banks.get(target.bank, {}).get("class")
-        access = self.access(target)
         candidates: list[Device] = []
         if pinned is None and isinstance(miner, BTMinerV2):
-            candidates.append(Whatsminer(access, target.identity, target.full_watts, self._now))
+            candidates.append(self._device_of(WHATSMINER_V2, target))
         elif pinned is None and isinstance(miner, AntminerModern):
-            candidates.append(Antminer(access, target.identity, self._now))
+            candidates.append(self._device_of(ANTMINER_MODERN, target))
         for device in candidates:
             try:
                 who = await device.identify()
@@ -133,7 +154,7 @@ class Registry:
         if named is None:
             raise DeviceUnreachable(f"{target.address}: {miner.model} is not a model that pyasic knows")
         self._found(target.address, {"class": MONITOR, "model": named[1] or "", "pyasic": named})
-        return MonitoredMiner(miner, access, target.identity, self._now)
+        return MonitoredMiner(miner, self._access(target, MONITOR), target.identity, self._now)
 
 
 def _retrieve(task: asyncio.Task[Device]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from mullet.ports import DeviceGarbled, DeviceUnreachable
+from mullet_hardware.asic.allowed import AllowedRequest
 
 MOST_ANSWER_BYTES = 4 << 20
 PROBE_S = 1.0
@@ -47,7 +48,7 @@ class _Exchange(asyncio.Protocol):
             self._done.set_result(bytes(self._answer))
 
 
-async def exchange(host: str, port: int, request: bytes, whole: Callable[[bytearray], bool]) -> bytes:
+async def exchange(host: str, port: int, request: AllowedRequest, whole: Callable[[bytearray], bool]) -> bytes:
     """Return what the device answers to `request`, up to where `whole` holds or it closes.
 
     Raises:
@@ -57,7 +58,7 @@ async def exchange(host: str, port: int, request: bytes, whole: Callable[[bytear
     loop = asyncio.get_running_loop()
     done: asyncio.Future[bytes] = loop.create_future()
     try:
-        transport, _ = await loop.create_connection(lambda: _Exchange(request, whole, done), host, port)
+        transport, _ = await loop.create_connection(lambda: _Exchange(request.payload, whole, done), host, port)
     except ConnectionRefusedError as error:
         raise ConnectionRefused(f"{host}:{port} refuses connections") from error
     except OSError as error:

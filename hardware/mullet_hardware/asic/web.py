@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from mullet.ports import CredentialsRejected, DeviceGarbled, DeviceUnreachable
+from mullet_hardware.asic.allowed import Channel, allow
 from mullet_hardware.asic.transport import exchange
 
 _PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,]+))')
@@ -31,10 +34,37 @@ class _Challenge:
     uses: int = 0
 
 
+async def fetch(
+    firmware: str,
+    host: str,
+    port: int,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> HttpAnswer:
+    """Return the answer to one request, whatever its status; over a connection of its own.
+
+    Raises:
+        UnsafeWrite: the request is not on the allow-list of `firmware`.
+        DeviceError: no answer, or none that is HTTP.
+    """
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", "Accept: */*"]
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    elif method != "GET":
+        lines.append("Content-Length: 0")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    payload = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+    request = allow(firmware, Channel.WEB, f"{method} {path}", payload)
+    return _parse(await exchange(host, port, request, _is_whole), host)
+
+
 class WebSession:
     """The web interface of one device; remembers the challenge, so that one request suffices as long as it holds."""
 
-    def __init__(self, host: str, port: int, username: str, password: str) -> None:
+    def __init__(self, firmware: str, host: str, port: int, username: str, password: str) -> None:
+        self._firmware = firmware
         self._host = host
         self._port = port
         self._username = username
@@ -70,13 +100,8 @@ class WebSession:
         return answer
 
     async def _send(self, method: str, path: str, body: bytes, signed: str | None) -> HttpAnswer:
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}:{self._port}", "Connection: close", "Accept: */*"]
-        if body:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        if signed is not None:
-            lines.append(f"Authorization: {signed}")
-        request = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
-        return _parse(await exchange(self._host, self._port, request, _is_whole), self._host)
+        headers = {} if signed is None else {"Authorization": signed}
+        return await fetch(self._firmware, self._host, self._port, method, path, body, headers)
 
     def _sign(self, method: str, path: str, held: _Challenge | None) -> str | None:
         if held is None:

@@ -147,8 +147,8 @@ class Server:
             if frame["op"] == "read":
                 reading = await device.read()
                 return reading.pack(target.load_id, asyncio.get_running_loop().time())
-            verb, watts = frame["order"]
-            answer = await device.apply(Order(Verb(verb), watts))
+            verb, watts, point = frame["order"]
+            answer = await device.apply(Order(Verb(verb), watts, point))
             return [answer.acked, answer.detail]
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
-from mullet_simulators.miners.http import DigestGuard, HttpReply, HttpRequest
+from mullet_simulators.miners.http import DigestGuard, HttpProtocol, HttpReply, HttpRequest
 from mullet_simulators.miners.models import MinerModel
-from mullet_simulators.miners.physics import SimMiner
-from mullet_simulators.miners.rpc import Reply, encode_rpc
+from mullet_simulators.miners.physics import Listener, SimMiner
+from mullet_simulators.miners.rpc import RPC_PORT, Reply, RpcProtocol, encode_rpc
 from mullet_simulators.plant import Plant
 
 REALM = "antMiner Configuration"
@@ -27,21 +28,18 @@ FIRMWARE = "Fri Nov 17 17:37:49 CST 2023"
 class Antminer(SimMiner):
     """An Antminer with its maker's firmware: three modes, no watt limit, no measured watts."""
 
-    def __init__(self, plant: Plant, model: MinerModel, load_id: str, bank: str, circuit: str, password: str) -> None:
-        super().__init__(plant, model, load_id, bank, circuit)
+    def __init__(
+        self, plant: Plant, model: MinerModel, load_id: str, bank: str, circuit: str, password: str, web_port: int = 0
+    ) -> None:
+        super().__init__(plant, model, load_id, bank, circuit, password, web_port)
         identity = plant.random(f"{load_id}/identity")
         self.mac = "02:AC:1D:" + ":".join(f"{identity.randrange(256):02X}" for _ in range(3))
         self.serial = f"SMTTYRHB{identity.randrange(10**9):09d}"
         self._nonce_seed = f"{identity.getrandbits(64):016x}"
-        self._password = password
         self._guard = DigestGuard(REALM, USERNAME)
         self._blink = False
         self._address = ""
         self._conf: dict[str, Any] = {
-            "pools": [
-                {"url": f"stratum+tcp://pool{n}.example:3333", "user": f"mullet.{load_id}", "pass": "x"}
-                for n in (1, 2, 3)
-            ],
             "api-listen": True,
             "api-network": True,
             "api-groups": "A:stats:pools:devs:summary:version",
@@ -57,14 +55,13 @@ class Antminer(SimMiner):
             "bitmain-freq-level": "100",
         }
 
-    @property
-    def pools(self) -> list[dict[str, str]]:
-        """The pools it would mine at, as stored."""
-        return [dict(pool) for pool in self._conf.get("pools", [])]
+    def listeners(self) -> tuple[Listener, ...]:
+        """RPC and web."""
+        return (Listener(RPC_PORT, partial(RpcProtocol, self)), Listener(self.web_port, partial(HttpProtocol, self)))
 
     def truth(self) -> dict[str, Any]:
-        """Physics and the pools it keeps."""
-        return {**super().truth(), "pools": self.pools, "work_mode": self._work_mode()}
+        """Physics and the mode that it tells."""
+        return {**super().truth(), "work_mode": self._work_mode()}
 
     def forget_sessions(self) -> None:
         """A reboot forgets the nonces and the sleep."""
@@ -135,6 +132,8 @@ class Antminer(SimMiner):
                 self._conf["bitmain-freq-level"] = str(value)
             elif key == "bitmain-fan-pwn":  # the firmware's own spelling
                 self._conf["bitmain-fan-pwm"] = str(value)
+            elif key == "pools":
+                self.pools = value
             elif key != "miner-mode":
                 self._conf[key] = value
         if mode == SLEEP:
@@ -158,7 +157,7 @@ class Antminer(SimMiner):
         return NORMAL if stored == SLEEP else stored
 
     def _reported_conf(self) -> dict[str, Any]:
-        return {**self._conf, "bitmain-work-mode": self._work_mode()}
+        return {"pools": self.pools, **self._conf, "bitmain-work-mode": self._work_mode()}
 
     def _system_info(self) -> dict[str, Any]:
         return {

@@ -4,44 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from mullet_simulators.miners.antminer import Antminer
-from mullet_simulators.miners.http import HttpProtocol
+from mullet_simulators.faults import Fault
+from mullet_simulators.miners.catalogue import DEVICES
+from mullet_simulators.miners.connections import Connections
 from mullet_simulators.miners.models import MODELS
-from mullet_simulators.miners.rpc import Connections, RpcProtocol
-from mullet_simulators.miners.whatsminer_v2 import Whatsminer
+from mullet_simulators.miners.physics import SimMiner
+from mullet_simulators.miners.rpc import RPC_PORT
 from mullet_simulators.plant import Plant
 from mullet_simulators.scenario import BankSpec, Scenario, load_id
 
-RPC_PORT = 4028
-WEB_PORT = 8080
 BACKLOG = 64
+FILLERS = 3
+"""Connections that fill the queue of a black hole, so that the kernel answers no further one."""
 
 
 class MinerSockets:
     """The listening sockets of one miner; closed while it is away, so that connections are refused."""
 
-    def __init__(self, host: str, device: Whatsminer | Antminer, latency_s: float) -> None:
+    def __init__(self, host: str, device: SimMiner, latency_s: float) -> None:
         self._host = host
         self._device = device
         self._latency_s = latency_s
         self._connections = Connections()
         self._servers: list[asyncio.Server] = []
+        self._holes: list[socket.socket] = []
 
     async def follow(self) -> None:
         """Listen if and only if the device is reachable. Raises OSError where an address is in use."""
+        if self._device.fault == Fault.BLACK_HOLE and self._device.state != "dead":
+            if not self._holes:
+                await self.close()
+                for listener in self._device.listeners():
+                    self._dig(listener.port)
+            return
+        self._fill_up()
         reachable = self._device.is_reachable(self._device.now())
         if reachable and not self._servers:
-            await self._open(RPC_PORT, self._rpc)
-            if isinstance(self._device, Antminer):
-                await self._open(WEB_PORT, self._web)
+            loop = asyncio.get_running_loop()
+            for listener in self._device.listeners():
+                factory = partial(listener.protocol, self._connections, self._latency_s)
+                self._servers.append(await loop.create_server(factory, self._host, listener.port, backlog=BACKLOG))
         elif not reachable:
             await self.close()
 
     async def close(self) -> None:
         """Stop listening and reset what is open."""
+        self._fill_up()
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
@@ -49,16 +62,23 @@ class MinerSockets:
         for server in servers:
             await server.wait_closed()
 
-    async def _open(self, port: int, factory: Callable[[], asyncio.Protocol]) -> None:
-        loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(factory, self._host, port, backlog=BACKLOG))
+    def _dig(self, port: int) -> None:
+        """Listen with a full queue and never accept: the kernel drops every further SYN."""
+        hole = socket.socket()
+        self._holes.append(hole)
+        hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        hole.bind((self._host, port))
+        hole.listen(0)
+        for _ in range(FILLERS):
+            filler = socket.socket()
+            self._holes.append(filler)
+            filler.setblocking(False)
+            filler.connect_ex((self._host, port))
 
-    def _rpc(self) -> asyncio.Protocol:
-        return RpcProtocol(self._device, self._connections, self._latency_s)
-
-    def _web(self) -> asyncio.Protocol:
-        assert isinstance(self._device, Antminer)
-        return HttpProtocol(self._device, self._connections, self._latency_s)
+    def _fill_up(self) -> None:
+        holes, self._holes = self._holes, []
+        for hole in holes:
+            hole.close()
 
 
 class MinerFarm:
@@ -67,12 +87,15 @@ class MinerFarm:
     def __init__(self, plant: Plant, scenario: Scenario, subnet: int, latency_s: float = 0.0) -> None:
         self._banks = scenario.banks
         self._subnet = subnet
+        self._web_port = scenario.web_port
         self._sockets: dict[str, MinerSockets] = {}
+        self._devices: dict[str, SimMiner] = {}
         self._changed: asyncio.Queue[str] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         for bank in scenario.banks:
             for index in range(1, bank.count + 1):
-                device = _device(plant, bank, load_id(bank.id, index), self._changed.put_nowait)
+                device = _device(plant, bank, load_id(bank.id, index), scenario.web_port, self._changed.put_nowait)
+                self._devices[device.id] = device
                 plant.add_load(device)
                 if index <= bank.hashing:
                     device.begin_hashing()
@@ -110,10 +133,13 @@ class MinerFarm:
 
     def _describe(self, bank: BankSpec) -> dict[str, Any]:
         model = MODELS[bank.model]
+        ports = [listener.port for listener in self._devices[load_id(bank.id, 1)].listeners()]
         return {
             "hosts": [self.host(bank.number, index) for index in range(1, bank.count + 1)],
-            "rpc_port": RPC_PORT,
-            "web_port": WEB_PORT if model.protocol == "antminer" else None,
+            "rpc_port": RPC_PORT if RPC_PORT in ports else None,
+            "web_port": self._web_port if self._web_port in ports else None,
+            "ports": ports,
+            "protocol": model.protocol,
             "class": model.pyasic_class,
             "model": model.pyasic_key,
             "circuit": bank.circuit,
@@ -124,9 +150,8 @@ class MinerFarm:
             await self._sockets[await self._changed.get()].follow()
 
 
-def _device(plant: Plant, bank: BankSpec, name: str, changed: Callable[[str], None]) -> Whatsminer | Antminer:
+def _device(plant: Plant, bank: BankSpec, name: str, web_port: int, changed: Callable[[str], None]) -> SimMiner:
     model = MODELS[bank.model].scaled(bank.ramp_scale)
-    kind: type[Whatsminer] | type[Antminer] = Whatsminer if model.protocol == "whatsminer_v2" else Antminer
-    device = kind(plant, model, name, bank.id, bank.circuit, bank.password)
+    device = DEVICES[model.protocol](plant, model, name, bank.id, bank.circuit, bank.password, web_port)
     device.on_reachable_changed = lambda: changed(name)
     return device

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from mullet_simulators.faults import Fault, distort
-from mullet_simulators.miners.rpc import Connections, DelayedWriter
+from mullet_simulators.miners.connections import Connections, DelayedWriter
 
 MOST_HEAD_BYTES = 16384
 MOST_BODY_BYTES = 262144

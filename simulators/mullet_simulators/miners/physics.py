@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mullet_simulators.faults import NO_EFFECT, Fault, miner_faults
+from mullet_simulators.faults import NO_EFFECT, WATTS_TOLD, Fault, miner_faults
+from mullet_simulators.miners.connections import Connections
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.plant import Plant, SimLoad
 
@@ -18,10 +20,20 @@ MEAN_5S_TAU_S = 1.5
 MEAN_1M_TAU_S = 10.0
 POWER_CHANGE_S = 1.5  # a live change of power percentage settles within this
 REBOOT_AWAY_S = 3.0
+BLIP_S = 2.0
 UNIT_SPREAD = 0.005
 NOISE_SIGMA = 0.0015
 NOISE_MOST = 0.004
 BOOT_W = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A port and what answers each connection to it."""
+
+    port: int
+    protocol: Callable[[Connections, float], asyncio.Protocol]
+    """Built with the device's open connections and the latency in seconds."""
 
 
 @dataclass(slots=True)
@@ -41,9 +53,21 @@ class Readings:
 class SimMiner(SimLoad):
     """The physics of one miner and what its firmware remembers, whatever protocol it speaks."""
 
-    def __init__(self, plant: Plant, model: MinerModel, load_id: str, bank: str, circuit: str) -> None:
+    def __init__(
+        self,
+        plant: Plant,
+        model: MinerModel,
+        load_id: str,
+        bank: str,
+        circuit: str,
+        password: str = "",
+        web_port: int = 0,
+    ) -> None:
         super().__init__(load_id, "miner", bank, circuit)
         self._plant = plant
+        self._password = password
+        self.web_port = web_port
+        """Where its web interface listens, whatever the vendor's port is."""
         self.model = model
         self.state = "asleep"
         self.fault = Fault.OK
@@ -59,12 +83,16 @@ class SimMiner(SimLoad):
         self._ramp_start = 0.0
         self._ramp_s = 0.0
         self._away_until = 0.0
+        self._back_at = 0.0
         self._wanted_on = False
         self._reported_on: bool | None = None
         self._frozen: Readings | None = None
         self.limit_w = model.watts
         self.share = 1.0
         self.percent = 100
+        self.pools = [
+            {"url": f"stratum+tcp://pool{n}.example:3333", "user": f"mullet.{load_id}", "pass": "x"} for n in (1, 2, 3)
+        ]
         self._started_at = plant.now()
         self._th_5s = 0.0
         self._th_1m = 0.0
@@ -150,6 +178,12 @@ class SimMiner(SimLoad):
         if new is Fault.REBOOT:
             self.fault = Fault.OK
             self.command_reboot()
+        elif new is Fault.BLIP:
+            self.fault = Fault.OK
+            self._lose_power()
+            self._back_at = now + BLIP_S
+        elif new is Fault.POOLS_LOST:
+            self.lose_pools()
         elif new is Fault.FROZEN:
             self._frozen = self.readings()
         elif new is Fault.MISREPORT:
@@ -174,7 +208,11 @@ class SimMiner(SimLoad):
 
     def is_reachable(self, now: float) -> bool:
         """Does its network stack answer a connection?"""
-        return self.state != "dead" and now >= self._away_until
+        return self.state != "dead" and now >= self._away_until and self.fault is not Fault.BLACK_HOLE
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """Where it listens, and what is spoken there."""
+        raise NotImplementedError
 
     def readings(self) -> Readings:
         """What the firmware reports; a misreporting or frozen one does not tell the truth."""
@@ -186,6 +224,8 @@ class SimMiner(SimLoad):
             mining, watts, th_5s, th_1m = False, self.model.standby_w, 0.0, 0.0
         elif self._reported_on:
             mining = True
+        if self.fault is Fault.WATTS_WRONG:
+            watts *= WATTS_TOLD
         elapsed_s = int(self._plant.now() - self._started_at) if mining else 0
         return Readings(
             mining=mining,
@@ -211,6 +251,10 @@ class SimMiner(SimLoad):
     def forget_sessions(self) -> None:
         """Drop tokens and the like, as a reboot does."""
 
+    def lose_pools(self) -> None:
+        """Forget every pool, as a spoilt configuration does."""
+        self.pools = [{"url": "", "user": "", "pass": ""} for _ in self.pools]
+
     def reachable_changed(self) -> None:
         """Tell the sockets that is_reachable may have changed."""
         if self.on_reachable_changed is not None:
@@ -231,10 +275,15 @@ class SimMiner(SimLoad):
             "percent": self.percent,
             "th_per_s": round(self._th_5s, 2),
             "boots": self.boots,
+            "pools": [dict(pool) for pool in self.pools],
         }
 
     def step(self, dt: float, now: float) -> None:
         """Advance ramps, averages and temperature."""
+        if self._back_at and now >= self._back_at:
+            self._back_at = 0.0
+            self._regain_power()
+            self.reachable_changed()
         if self._ramp_s > 0.0:
             self._follow_ramp(now)
         self._tick = (self._tick + 1) & 63

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from Crypto.Cipher import AES
@@ -18,8 +19,8 @@ from Crypto.Cipher import AES
 from mullet_simulators.faults import Fault
 from mullet_simulators.miners.md5crypt import ALPHABET, md5crypt
 from mullet_simulators.miners.models import MinerModel
-from mullet_simulators.miners.physics import SimMiner
-from mullet_simulators.miners.rpc import Reply, encode_rpc
+from mullet_simulators.miners.physics import Listener, SimMiner
+from mullet_simulators.miners.rpc import RPC_PORT, Reply, RpcProtocol, encode_rpc
 from mullet_simulators.plant import Plant
 
 TOKEN_LIFE_S = 1800.0
@@ -58,25 +59,23 @@ class Token:
 class Whatsminer(SimMiner):
     """A Whatsminer with V2 firmware."""
 
-    def __init__(self, plant: Plant, model: MinerModel, load_id: str, bank: str, circuit: str, password: str) -> None:
-        super().__init__(plant, model, load_id, bank, circuit)
+    def __init__(
+        self, plant: Plant, model: MinerModel, load_id: str, bank: str, circuit: str, password: str, web_port: int = 0
+    ) -> None:
+        super().__init__(plant, model, load_id, bank, circuit, password, web_port)
         identity = plant.random(f"{load_id}/identity")
         self._identity = identity
         self.mac = "C4:08:28:" + ":".join(f"{identity.randrange(256):02X}" for _ in range(3))
         self.serial = f"HTM{identity.randrange(10**11):011d}"
-        self._password = password
         self._tokens: list[Token] = []
         self._signatures: dict[Token, str] = {}
         self._power_mode = "Normal"
         self._mode_share = 1.0
         self._led = "auto"
-        self.pools = [
-            {"url": f"stratum+tcp://pool{n}.example:3333", "user": f"mullet.{load_id}", "pass": "x"} for n in (1, 2, 3)
-        ]
 
-    def truth(self) -> dict[str, Any]:
-        """Physics and the pools it keeps."""
-        return {**super().truth(), "pools": [dict(pool) for pool in self.pools]}
+    def listeners(self) -> tuple[Listener, ...]:
+        """The RPC."""
+        return (Listener(RPC_PORT, partial(RpcProtocol, self)),)
 
     def forget_sessions(self) -> None:
         """A reboot loses all tokens."""

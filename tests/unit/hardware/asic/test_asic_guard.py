@@ -15,11 +15,11 @@ _root = logging.getLogger()
 _before = (list(_root.handlers), _root.level)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from mullet_hardware.asic.antminer import Antminer, GuardedWeb
-    from mullet_hardware.asic.whatsminer import GuardedRpc, Whatsminer
+    from mullet_hardware.asic.firmware.antminer import AntminerModern, GuardedWeb
+    from mullet_hardware.asic.firmware.whatsminer_v2 import GuardedRpc, WhatsminerV2
 _root.handlers[:], _root.level = _before
 
-NOWHERE = Access("127.0.0.1", 1, 1, None, None, None)
+NOWHERE = Access("127.0.0.1", 1, 1, "root", "root", None)
 POOLS = [{"url": "stratum+tcp://pool.example:3333", "user": "u", "pass": "x"}]
 
 
@@ -66,12 +66,13 @@ async def test_only_the_pools_just_read_can_be_posted(body: dict[str, object]) -
 
 async def test_watts_an_antminer_cannot_follow_are_refused() -> None:
     with pytest.raises(DeviceRefused):
-        await Antminer(NOWHERE, None, lambda: 0.0).apply(Order(Verb.POWER, 2000.0))
+        await AntminerModern(NOWHERE, None, 3250.0, lambda: 0.0).apply(Order(Verb.POWER, 2000.0))
 
 
 @pytest.mark.parametrize("verb", list(Verb))
 async def test_a_barred_bank_is_never_written_to(verb: Verb) -> None:
-    barred = Access("127.0.0.1", 1, 1, None, None, "the vendor's default password is not acknowledged")
-    for device in (Whatsminer(barred, None, 3000.0, lambda: 0.0), Antminer(barred, None, lambda: 0.0)):
+    barred = Access("127.0.0.1", 1, 1, "root", "root", "the maker's default password is not acknowledged")
+    for kind in (WhatsminerV2, AntminerModern):
+        device = kind(barred, None, 3000.0, lambda: 0.0)
         with pytest.raises(CredentialsRejected):
             await device.apply(Order(verb, 2000.0))

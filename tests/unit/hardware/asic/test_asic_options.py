@@ -77,7 +77,7 @@ def test_the_control_process_never_imports_pyasic() -> None:
         {"web_port": 70000},
         {"workers": 0},
         {"workers": True},
-        {"refuse_default_password": "yes"},
+        {"accept_default_password": "yes"},
         {"ramp_down_s": -1.0},
         {"password": "admin"},
     ],
@@ -104,20 +104,20 @@ def test_capabilities_come_from_our_own_table() -> None:
     built = driver(
         {
             "wm": {"class": "whatsminer_v2"},
-            "pct": {"class": "whatsminer_v2", "power_pct": True, "ramp_down_s": 2.5},
+            "measured": {"class": "whatsminer_v2", "ramp_down_s": 2.5},
             "am": {"class": "antminer_modern"},
             "unknown": {},
         }
     )
     assert isinstance(built, Driver)
-    whatsminer, by_percent, antminer, unknown = (
-        built.capability(load_of(bank)) for bank in ("wm", "pct", "am", "unknown")
+    whatsminer, measured, antminer, unknown = (
+        built.capability(load_of(bank)) for bank in ("wm", "measured", "am", "unknown")
     )
-    assert (whatsminer.steering, whatsminer.measures_watts, whatsminer.fast) == (Steering.ON_OFF, True, True)
-    assert (by_percent.steering, by_percent.ramp_down_s) == (Steering.CONTINUOUS, 2.5)
+    assert (whatsminer.steering, whatsminer.measures_watts, whatsminer.fast) == (Steering.CONTINUOUS, True, True)
+    assert (measured.steering, measured.ramp_down_s) == (Steering.CONTINUOUS, 2.5)
     assert (antminer.steering, antminer.measures_watts, antminer.fast) == (Steering.ON_OFF, False, False)
     assert (unknown.steering, unknown.measures_watts, unknown.fast) == (Steering.MONITOR, False, False)
-    assert not any(found.enforces_limit for found in (whatsminer, by_percent, antminer, unknown))
+    assert not any(found.enforces_limit for found in (whatsminer, measured, antminer, unknown))
 
 
 async def test_a_driver_that_is_not_open_says_so() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mullet.domain.telemetry import LoadState
 from mullet.ports import DeviceGarbled, DeviceRefused, IdentityMismatch, UnsafeWrite
 from mullet_hardware.asic.device import IdentityPin, first_of, message_of, number
-from mullet_hardware.asic.rules import has_pools, merge, mode_of, state_by_mode, state_by_switch
+from mullet_hardware.asic.firmware.rules import has_pools, merge, mode_of, state_by_mode, state_by_switch
 
 POOL = st.fixed_dictionaries({"url": st.text(max_size=20), "user": st.text(max_size=10), "pass": st.text(max_size=5)})
 JSON = st.recursive(

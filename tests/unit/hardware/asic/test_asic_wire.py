@@ -13,11 +13,14 @@ import pytest
 
 from mullet.ports import CredentialsRejected, DeviceGarbled, DeviceUnreachable
 from mullet.testing.leaks import no_leaks
+from mullet_hardware.asic.allowed import UNKNOWN, Channel, allow
+from mullet_hardware.asic.capability import ANTMINER_MODERN
 from mullet_hardware.asic.device import within
 from mullet_hardware.asic.transport import ConnectionRefused, exchange, parse_object, probe, rpc_is_whole
 from mullet_hardware.asic.web import WebSession
 
 HOST = "127.0.0.1"
+QUESTION = allow(UNKNOWN, Channel.RPC, "version", b"{}")
 
 
 @asynccontextmanager
@@ -51,7 +54,7 @@ async def device(answer: Callable[[bytes], bytes | None]) -> AsyncIterator[int]:
 async def test_an_answer_ends_with_its_zero_byte_or_with_the_connection() -> None:
     for said in (b'{"a": 1}\0', b'{"a": 1}'):
         async with device(lambda _, said=said: said) as port:  # type: ignore[misc]
-            raw = await exchange(HOST, port, b"{}", rpc_is_whole)
+            raw = await exchange(HOST, port, QUESTION, rpc_is_whole)
             assert parse_object(raw, "miner") == {"a": 1}
 
 
@@ -59,15 +62,15 @@ async def test_an_answer_ends_with_its_zero_byte_or_with_the_connection() -> Non
 async def test_what_is_no_object_is_garbled(said: bytes) -> None:
     async with device(lambda _: said) as port:
         with pytest.raises(DeviceGarbled):
-            parse_object(await exchange(HOST, port, b"{}", rpc_is_whole), "miner")
+            parse_object(await exchange(HOST, port, QUESTION, rpc_is_whole), "miner")
 
 
 async def test_no_answer_is_unreachable() -> None:
     async with device(lambda _: b"") as port:
         with pytest.raises(DeviceUnreachable):
-            parse_object(await exchange(HOST, port, b"{}", rpc_is_whole), "miner")
+            parse_object(await exchange(HOST, port, QUESTION, rpc_is_whole), "miner")
     with pytest.raises(ConnectionRefused):
-        await exchange(HOST, port, b"{}", rpc_is_whole)
+        await exchange(HOST, port, QUESTION, rpc_is_whole)
     await probe(HOST, port)
 
 
@@ -75,7 +78,7 @@ async def test_a_deadline_ends_a_call_and_leaves_no_socket() -> None:
     async with device(lambda _: None) as port, no_leaks():
         began = time.monotonic()
         with pytest.raises(DeviceUnreachable):
-            await within(0.2, "miner", exchange(HOST, port, b"{}", rpc_is_whole))
+            await within(0.2, "miner", exchange(HOST, port, QUESTION, rpc_is_whole))
         assert time.monotonic() - began < 0.5
 
 
@@ -136,27 +139,27 @@ class DigestDevice:
 async def test_a_digest_challenge_is_kept_and_renewed() -> None:
     fake = DigestDevice()
     async with device(fake.answer) as port:
-        session = WebSession(HOST, port, "root", "root")
-        assert (await session.fetch("GET", "/a.cgi")).body == b'{"ok": true}'
+        session = WebSession(ANTMINER_MODERN, HOST, port, "root", "root")
+        assert (await session.fetch("GET", "/cgi-bin/summary.cgi")).body == b'{"ok": true}'
         assert fake.requests == 2
-        assert (await session.fetch("POST", "/b.cgi", b'{"x": 1}')).status == 200
+        assert (await session.fetch("POST", "/cgi-bin/set_miner_conf.cgi", b'{"x": 1}')).status == 200
         assert fake.requests == 3
         fake.nonce = "n2"
-        assert (await session.fetch("GET", "/a.cgi")).status == 200
+        assert (await session.fetch("GET", "/cgi-bin/summary.cgi")).status == 200
         assert fake.requests == 5
 
 
 async def test_a_wrong_password_is_told_and_never_shown() -> None:
     async with device(DigestDevice().answer) as port:
         with pytest.raises(CredentialsRejected) as caught:
-            await WebSession(HOST, port, "root", "hunter2").fetch("GET", "/a.cgi")
+            await WebSession(ANTMINER_MODERN, HOST, port, "root", "hunter2").fetch("GET", "/cgi-bin/summary.cgi")
     assert "hunter2" not in str(caught.value)
 
 
 async def test_chunks_are_joined() -> None:
     said = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{"a"\r\n4\r\n: 1}\r\n0\r\n\r\n'
     async with device(lambda _: said) as port:
-        assert (await WebSession(HOST, port, "u", "p").fetch("GET", "/")).body == b'{"a": 1}'
+        assert (await WebSession(ANTMINER_MODERN, HOST, port, "u", "p").fetch("GET", "/")).body == b'{"a": 1}'
 
 
 @pytest.mark.parametrize(
@@ -172,4 +175,4 @@ async def test_chunks_are_joined() -> None:
 async def test_broken_http_is_garbled(said: bytes) -> None:
     async with device(lambda _: said) as port:
         with pytest.raises(DeviceGarbled):
-            await WebSession(HOST, port, "u", "p").fetch("GET", "/")
+            await WebSession(ANTMINER_MODERN, HOST, port, "u", "p").fetch("GET", "/")

@@ -22,6 +22,7 @@ from mullet.ports import (
     IdentityMismatch,
     UnsafeWrite,
 )
+from mullet_hardware.asic.allowed import Channel, allow
 from mullet_hardware.asic.capability import ANTMINER_MODERN
 from mullet_hardware.asic.device import (
     MOST_TH_PER_S,
@@ -37,14 +38,11 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.rules import LOW, NORMAL, SLEEP, has_pools, merge, mode_of, state_by_mode
 from mullet_hardware.asic.protocol import Reading
-from mullet_hardware.asic.rules import LOW, NORMAL, SLEEP, has_pools, merge, mode_of, state_by_mode
 from mullet_hardware.asic.transport import ConnectionRefused, exchange, parse_object, rpc_is_whole
 from mullet_hardware.asic.web import WebSession
 
-DEFAULT_USERNAME = "root"
-DEFAULT_PASSWORD = "root"
-READS = frozenset({"get_miner_conf", "get_system_info", "summary"})
 WRITABLE = frozenset({"bitmain-fan-ctrl", "bitmain-fan-pwm", "freq-level", "miner-mode", "pools"})
 FRESH_MODE_POLLS = 5
 
@@ -56,9 +54,7 @@ class GuardedWeb(AntminerModernWebAPI):  # type: ignore[misc]
         super().__init__(access.host)
         self.port = access.web_port
         self._pools_read: str | None = None
-        self.session = WebSession(
-            access.host, access.web_port, access.username or DEFAULT_USERNAME, access.password or DEFAULT_PASSWORD
-        )
+        self.session = WebSession(ANTMINER_MODERN, access.host, access.web_port, access.username, access.password)
 
     async def send_command(
         self,
@@ -71,7 +67,8 @@ class GuardedWeb(AntminerModernWebAPI):  # type: ignore[misc]
         """Return the answer to a command of the allow-list.
 
         Raises:
-            UnsafeWrite: another command, or a write of anything but mode, fan, level and a pool list.
+            UnsafeWrite: a command that is not allowed, or a write of anything but mode, fan, level and the pool list
+                exactly as it was just read.
         """
         who = f"{self.ip} ({command})"
         if command == "set_miner_conf":
@@ -79,10 +76,10 @@ class GuardedWeb(AntminerModernWebAPI):  # type: ignore[misc]
             if not WRITABLE.issuperset(parameters) or not has_pools(pools) or json.dumps(pools) != self._pools_read:
                 raise UnsafeWrite(f"{who}: this must not be written")
             answer = await self.session.fetch("POST", f"/cgi-bin/{command}.cgi", json.dumps(parameters).encode())
-        elif command in READS and not parameters:
-            answer = await self.session.fetch("GET", f"/cgi-bin/{command}.cgi")
-        else:
+        elif parameters or privileged:
             raise UnsafeWrite(f"{who} is not among the commands that may be sent")
+        else:
+            answer = await self.session.fetch("GET", f"/cgi-bin/{command}.cgi")
         if answer.status != 200:
             raise DeviceGarbled(f"{who} answered HTTP {answer.status}")
         found = parse_object(answer.body, who)
@@ -91,10 +88,10 @@ class GuardedWeb(AntminerModernWebAPI):  # type: ignore[misc]
         return found
 
 
-class Antminer:
+class AntminerModern:
     """One Antminer with its maker's firmware."""
 
-    def __init__(self, access: Access, pinned: str | None, now: Callable[[], float]) -> None:
+    def __init__(self, access: Access, pinned: str | None, full_watts: float, now: Callable[[], float]) -> None:
         self.pin = IdentityPin(pinned, access.host, now)
         self._access = access
         self._now = now
@@ -178,7 +175,8 @@ class Antminer:
 
     async def _rate_by_rpc(self) -> float | None:
         who = f"{self._access.host} (rpc summary)"
-        raw = await exchange(self._access.host, self._access.rpc_port, b'{"command": "summary"}', rpc_is_whole)
+        request = allow(ANTMINER_MODERN, Channel.RPC, "summary", b'{"command": "summary"}')
+        raw = await exchange(self._access.host, self._access.rpc_port, request, rpc_is_whole)
         summary = first_of(parse_object(raw, who), "SUMMARY", who)
         for name, scale in (("GHS 5s", 1e-3), ("rate_5s", 1e-3), ("MHS 5s", 1e-6)):
             rate = number(summary, name, scale, MOST_TH_PER_S, who)

@@ -25,7 +25,7 @@ class MonitoredMiner:
         self.pin = IdentityPin(pinned, access.host, now)
         self._host = access.host
         self._miner = miner
-        if access.password is not None:
+        if access.password:
             for side in (miner.rpc, miner.web):
                 if side is not None:
                     side.pwd = access.password

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pyasic.rpc.btminer import BTMinerRPCAPI
+from pyasic.rpc.btminer import BTMinerRPCAPI, create_privileged_cmd, parse_btminer_priviledge_data
 
 from mullet.domain.command import Verb
 from mullet.ports import CredentialsRejected, DeviceGarbled, DeviceRefused, IdentityMismatch, UnsafeWrite
+from mullet_hardware.asic.allowed import Channel, allow
 from mullet_hardware.asic.capability import WHATSMINER_V2
 from mullet_hardware.asic.device import (
     MOST_TH_PER_S,
@@ -32,13 +33,10 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.rules import state_by_switch
 from mullet_hardware.asic.protocol import Reading
-from mullet_hardware.asic.rules import state_by_switch
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 
-DEFAULT_PASSWORD = "admin"
-READS = frozenset({"summary", "status", "devdetails", "get_version", "get_miner_info", "get_token"})
-WRITES = frozenset({"power_off", "power_on", "set_power_pct"})
 OK = 131
 TOKEN_PROBLEMS = frozenset({23, 135, 137})
 """Invalid JSON after decryption, token error, base64 error: a stale token or a wrong password."""
@@ -46,7 +44,7 @@ FIRST_V3 = 20241101
 
 
 class GuardedRpc(BTMinerRPCAPI):  # type: ignore[misc]
-    """pyasic's RPC over connections that are always aborted, and with nothing in reach but what the driver needs."""
+    """pyasic's tokens and encryption over our own connections: nothing leaves that the allow-list does not name."""
 
     def __init__(self, host: str, port: int, password: str) -> None:
         super().__init__("0.0.0.0", port)
@@ -62,10 +60,10 @@ class GuardedRpc(BTMinerRPCAPI):  # type: ignore[misc]
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the answer to a reading command, errors of the device included."""
-        if command not in READS or parameters is not None or kwargs:
-            raise UnsafeWrite(f"{self.ip}: {command} is not among the commands that may be sent")
-        request = json.dumps({"command": command}).encode()
-        return parse_object(await self._send_bytes(request), f"{self.ip} ({command})")
+        request = allow(WHATSMINER_V2, Channel.RPC, command, json.dumps({"command": command}).encode())
+        if request.writes or parameters is not None or kwargs:
+            raise UnsafeWrite(f"{self.ip}: {command} must not be sent like this")
+        return parse_object(await exchange(self.ip, self.port, request, rpc_is_whole), f"{self.ip} ({command})")
 
     async def send_privileged_command(
         self,
@@ -74,23 +72,26 @@ class GuardedRpc(BTMinerRPCAPI):  # type: ignore[misc]
         timeout: int = 10,  # noqa: ASYNC109 (the signature is pyasic's; deadlines are kept outside)
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the decrypted answer to a command of the allow-list, errors of the device included."""
-        if command not in WRITES:
-            raise UnsafeWrite(f"{self.ip}: {command} is not among the commands that may be sent")
-        found = await self._send_privileged_command(command, ignore_errors=True, timeout=timeout, **kwargs)
-        return dict(found)
+        """Return the decrypted answer to a writing command, errors of the device included."""
+        if not allow(WHATSMINER_V2, Channel.RPC, command).writes:
+            raise UnsafeWrite(f"{self.ip}: {command} is not sent encrypted")
+        who = f"{self.ip} ({command})"
+        token = await self.get_token()
+        sealed = create_privileged_cmd(token, {"cmd": command, **kwargs})
+        request = allow(WHATSMINER_V2, Channel.RPC, command, sealed)
+        answer = parse_object(await exchange(self.ip, self.port, request, rpc_is_whole), who)
+        if "enc" not in answer:
+            return answer
+        try:
+            return dict(parse_btminer_priviledge_data(token, answer))
+        except (ValueError, TypeError) as error:
+            raise DeviceGarbled(f"{who} answered something that cannot be decrypted") from error
 
-    async def _send_bytes(
-        self,
-        data: bytes,
-        *,
-        port: int | None = None,
-        timeout: int = 10,  # noqa: ASYNC109 (as above)
-    ) -> bytes:
-        return await exchange(self.ip, self.port, data, rpc_is_whole)
+    async def _send_bytes(self, data: bytes, **kwargs: Any) -> bytes:
+        raise UnsafeWrite(f"{self.ip}: bytes of which it is not known what they ask are not sent")
 
 
-class Whatsminer:
+class WhatsminerV2:
     """One Whatsminer V2."""
 
     def __init__(self, access: Access, pinned: str | None, full_watts: float, now: Callable[[], float]) -> None:
@@ -98,7 +99,7 @@ class Whatsminer:
         self._access = access
         self._full_watts = full_watts
         self._now = now
-        self._rpc = GuardedRpc(access.host, access.rpc_port, access.password or DEFAULT_PASSWORD)
+        self._rpc = GuardedRpc(access.host, access.rpc_port, access.password)
         self._limit_watts: float | None = None
         self._ordered_at = -math.inf
 

@@ -1,0 +1,93 @@
+"""The one allow-list: what may be said to a miner at all, and the only place where a request can be made.
+
+Every socket of this driver takes an `AllowedRequest`, and `allow` alone makes one. So no path, not even one through
+pyasic's own methods, reaches pools, firmware, passwords or network settings. One write carries pools because the
+device demands it: stock Antminer's `set_miner_conf` takes its whole configuration; firmware/antminer.py lets it out
+only with the pool list exactly as it was just read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from mullet.ports import UnsafeWrite
+from mullet_hardware.asic.capability import ANTMINER_MODERN, WHATSMINER_V2
+
+
+class Channel(StrEnum):
+    """How a request travels."""
+
+    RPC = "rpc"
+    """JSON over TCP, cgminer's way or with a length in front; a command is its name."""
+    WEB = "web"
+    """HTTP; a command is method and path."""
+    GRPC = "grpc"
+    """HTTP/2; a command is the path of the method."""
+
+
+UNKNOWN = "unknown"
+"""A device of which nothing is known yet: it may be asked what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """What may be sent over one channel to one firmware."""
+
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedRequest:
+    """One request that is on the list."""
+
+    firmware: str
+    channel: Channel
+    command: str
+    writes: bool
+    payload: bytes
+
+
+def _commands(reads: str, writes: str = "") -> Commands:
+    return Commands(frozenset(reads.split(",")) - {""}, frozenset(writes.split(",")) - {""})
+
+
+ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
+    {
+        UNKNOWN: {
+            Channel.RPC: _commands("version,devdetails,stats,get.device.info"),
+            Channel.WEB: _commands("GET /"),
+        },
+        ANTMINER_MODERN: {
+            Channel.RPC: _commands("summary"),
+            Channel.WEB: _commands(
+                "GET /,GET /cgi-bin/get_miner_conf.cgi,GET /cgi-bin/get_system_info.cgi,GET /cgi-bin/summary.cgi",
+                "POST /cgi-bin/set_miner_conf.cgi",
+            ),
+        },
+        WHATSMINER_V2: {
+            Channel.RPC: _commands(
+                "summary,status,devdetails,get_version,get_miner_info,get_token",
+                "power_off,power_on,set_power_pct",
+            ),
+        },
+    }
+)
+
+
+def allow(firmware: str, channel: Channel, command: str, payload: bytes = b"") -> AllowedRequest:
+    """Return the request to be sent; `command` may join several reads of the RPC with "+".
+
+    Raises:
+        UnsafeWrite: it is not on the list, so that nothing is sent.
+    """
+    listed = ALLOWED.get(firmware, {}).get(channel, Commands())
+    if command in listed.writes:
+        return AllowedRequest(firmware, channel, command, True, payload)
+    parts = command.split("+") if channel is Channel.RPC else [command]
+    if not all(part in listed.reads for part in parts):
+        raise UnsafeWrite(f"{command} is not among the commands that may be sent to {firmware}")
+    return AllowedRequest(firmware, channel, command, False, payload)

@@ -1,0 +1,17 @@
+"""Which device speaks which protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from mullet_simulators.miners.antminer import Antminer
+from mullet_simulators.miners.physics import SimMiner
+from mullet_simulators.miners.whatsminer_v2 import Whatsminer
+
+DEVICES: Mapping[str, type[SimMiner]] = MappingProxyType(
+    {
+        "antminer": Antminer,
+        "whatsminer_v2": Whatsminer,
+    }
+)

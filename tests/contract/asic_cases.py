@@ -1,0 +1,57 @@
+"""The firmwares that the contract is held against: one simulated bank each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mullet.testing.contract import Fault
+
+SIMULATED = {
+    Fault.IGNORE: "ignore",
+    Fault.REFUSE: "refuse",
+    Fault.HANG: "hang",
+    Fault.GARBAGE: "garbage",
+    Fault.WRONG_SHAPE: "wrong_shape",
+    Fault.TRUNCATED: "truncated",
+    Fault.GONE: "dead",
+    Fault.WRONG_PASSWORD: "wrong_password",
+    Fault.BLACK_HOLE: "black_hole",
+    Fault.SLOW: "slow",
+    Fault.REBOOT: "reboot",
+    Fault.BLIP: "blip",
+    Fault.MISREPORT: "misreport",
+    Fault.FROZEN: "frozen",
+    Fault.WATTS_WRONG: "watts_wrong",
+    Fault.POOLS_LOST: "pools_lost",
+    Fault.CLOCK_WRONG: "clock_wrong",
+    Fault.UNREADABLE_CONFIG: "http500_config",
+}
+"""The contract's names of faults, and the simulated miners' own."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareCase:
+    """One firmware: the model that stands for it, its options, and how fast its simulated ramps go."""
+
+    firmware: str
+    model: str
+    watts: float
+    ramp_scale: float
+    options: dict[str, Any] = field(default_factory=dict)
+    middle_watts: float | None = None
+    """A draw between asleep and full that it can be set to; None where there is none."""
+    middle_point: str = ""
+    controlled: bool = True
+    """Whether anything may be written to it."""
+    requests_per_read: float = 3.0
+    """Round trips of a reading, for its deadline at a latency."""
+
+
+CASES = {
+    case.firmware: case
+    for case in (
+        FirmwareCase("antminer_modern", "antminer-s19", 3250.0, 0.04, {"web_port": 8080}),
+        FirmwareCase("whatsminer_v2", "whatsminer-m50s", 3276.0, 0.1, middle_watts=2200.0),
+    )
+}
