@@ -26,6 +26,7 @@ ASIC: OptionsSchema = {
     "class": (str, None, "firmware class"),
     "rpc_port": (int, 4028, "TCP port of the RPC"),
     "web_port": (int, 80, "TCP port of the web interface"),
+    "accept_default_password": (bool, False, "write with the default password"),
     "credential": (str, None, "name of the credential that holds the password"),
     "ramp_down_s": (float, None, "measured ramp"),
 }
