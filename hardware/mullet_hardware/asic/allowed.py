@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from mullet.ports import UnsafeWrite
-from mullet_hardware.asic.capability import ANTMINER_MODERN, WHATSMINER_V2
+from mullet_hardware.asic.capability import ANTMINER_MODERN, ANTMINER_OLD, AXEOS, WHATSMINER_V2, WHATSMINER_V3
 
 
 class Channel(StrEnum):
@@ -58,8 +58,8 @@ def _commands(reads: str, writes: str = "") -> Commands:
 ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
     {
         UNKNOWN: {
-            Channel.RPC: _commands("version,devdetails,stats,get.device.info"),
-            Channel.WEB: _commands("GET /"),
+            Channel.RPC: _commands("version,devdetails,stats,get_version,get.device.info"),
+            Channel.WEB: _commands("GET /,GET /capabilities,GET /api/system/info"),
         },
         ANTMINER_MODERN: {
             Channel.RPC: _commands("summary"),
@@ -68,10 +68,24 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
                 "POST /cgi-bin/set_miner_conf.cgi",
             ),
         },
+        ANTMINER_OLD: {
+            Channel.RPC: _commands("summary,stats"),
+            Channel.WEB: _commands("GET /cgi-bin/get_system_info.cgi"),
+        },
+        AXEOS: {
+            Channel.WEB: _commands("GET /api/system/info"),
+        },
         WHATSMINER_V2: {
             Channel.RPC: _commands(
                 "summary,status,devdetails,get_version,get_miner_info,get_token",
                 "power_off,power_on,set_power_pct",
+            ),
+        },
+        WHATSMINER_V3: {
+            # After the colon the argument, where it decides what the command does.
+            Channel.RPC: _commands(
+                "get.device.info,get.miner.status:summary",
+                "set.miner.service:stop,set.miner.service:start,set.miner.power_percent",
             ),
         },
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mullet.ports import DeviceError, DeviceUnreachable
+from mullet.ports import DeviceError, DeviceUnreachable, IdentityMismatch
 from mullet_hardware.asic.device import within
 from mullet_hardware.asic.protocol import Reading, Target, fault_row
 from mullet_hardware.asic.transport import PROBE_S, probe
@@ -114,4 +114,8 @@ class Poller:
 
     async def _poll(self, target: Target) -> Reading:
         device = await self._registry.device(target)
-        return await device.poll()
+        try:
+            return await device.poll()
+        except IdentityMismatch:
+            self._registry.doubt(target)
+            raise

@@ -1,37 +1,44 @@
-"""The worker's miners: built from a pinned class, from what was found before, or by pyasic's identification."""
+"""The worker's miners: built from a pinned class, from what was found before, or by identification."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from pyasic import settings
-from pyasic.miners.backends.antminer import AntminerModern
-from pyasic.miners.backends.btminer import BTMinerV2, BTMinerV3
-from pyasic.miners.factory import MINER_CLASSES, MinerTypes, miner_factory
-
-from mullet.ports import DeviceUnreachable, IdentityMismatch
-from mullet_hardware.asic.capability import ANTMINER_MODERN, FIRMWARES, MONITOR, WHATSMINER_V2
+from mullet.ports import CredentialsRejected, DeviceUnreachable
+from mullet_hardware.asic.capability import (
+    ANTMINER_MODERN,
+    ANTMINER_OLD,
+    AXEOS,
+    FIRMWARES,
+    MONITOR,
+    WHATSMINER_V2,
+    WHATSMINER_V3,
+)
 from mullet_hardware.asic.device import Access, Device, within
-from mullet_hardware.asic.firmware.monitor import MonitoredMiner
+from mullet_hardware.asic.evidence import Standing
+from mullet_hardware.asic.foreign import Foreigners, rebuild
+from mullet_hardware.asic.identify import RPC_PORT, WEB_PORT, Identifier, Ports
 from mullet_hardware.asic.protocol import Target
 
 FIRMWARE = "mullet_hardware.asic.firmware"
 DEVICES = MappingProxyType(
     {
         ANTMINER_MODERN: f"{FIRMWARE}.antminer:AntminerModern",
+        ANTMINER_OLD: f"{FIRMWARE}.antminer_old:AntminerOld",
+        AXEOS: f"{FIRMWARE}.axeos:AxeOs",
         WHATSMINER_V2: f"{FIRMWARE}.whatsminer_v2:WhatsminerV2",
+        WHATSMINER_V3: f"{FIRMWARE}.whatsminer_v3:WhatsminerV3",
     }
 )
 """Firmware class to the device that speaks it; each is built with (access, pinned identity, full watts, clock)."""
-MOST_IDENTIFICATIONS = 16
-FACTORY_S = 10
 IDENTIFY_S = 60.0
-V3_VERSION = "20250101"
-"""Any version from which pyasic takes its V3 class."""
+DOUBTED_AGAIN_S = 60.0
+"""A miner that is not what it was found to be is asked anew at most this often."""
 
 Entry = dict[str, Any]
 
@@ -51,10 +58,10 @@ class Registry:
         self._found = found
         self._now = now
         self._devices: dict[tuple[str, str], Device] = {}
-        self._slots = asyncio.Semaphore(MOST_IDENTIFICATIONS)
+        self._identifier = Identifier()
+        self._foreigners = Foreigners()
+        self._doubted: dict[tuple[str, str], float] = {}
         self._identifying: dict[tuple[str, str], asyncio.Task[Device]] = {}
-        settings.update("factory_get_timeout", FACTORY_S)
-        settings.update("factory_get_retries", 2)
 
     def access(self, target: Target) -> Access:
         """Return how to reach the target."""
@@ -66,10 +73,14 @@ class Registry:
         password = bank.get("password")
         if password is None and firmware.password is not None and not bank.get("accept_default_password"):
             barred = barred or "only the maker's default password is known, and the policy does not accept it"
+        rpc_port, web_port = bank.get("rpc_port") or firmware.rpc_port, bank.get("web_port") or firmware.web_port
+        if bank.get("class") is None:
+            # Ports of a bank of mixed miners are those of the usual RPC and web interface, whichever miner has them.
+            rpc_port, web_port = _ports_of(bank).of(firmware)
         return Access(
             host=target.address,
-            rpc_port=bank.get("rpc_port") or firmware.rpc_port or 0,
-            web_port=bank.get("web_port") or firmware.web_port or 0,
+            rpc_port=rpc_port or 0,
+            web_port=web_port or 0,
             username=bank.get("username") or firmware.username or "",
             password=password if password is not None else firmware.password or "",
             barred=barred,
@@ -106,12 +117,17 @@ class Registry:
         if firmware_class is not None and firmware_class in DEVICES:
             return self._device_of(firmware_class, target)
         if firmware_class == MONITOR and "pyasic" in entry:
-            kind, model, version = entry["pyasic"]
-            classes = MINER_CLASSES.get(MinerTypes[kind], {}) if kind in MinerTypes.__members__ else {}
-            if model in classes:
-                miner = classes[model](target.address, version)
-                return MonitoredMiner(miner, self.access(target), target.identity, self._now)
+            return rebuild(entry["pyasic"], self.access(target), target.identity, self._now)
         return None
+
+    def doubt(self, target: Target) -> None:
+        """Forget what the target was found to be, so that its next use identifies it anew; a pinned class stays."""
+        key = (target.bank, target.address)
+        pinned = self._banks.get(target.bank, {}).get("class")
+        if pinned is None and self._now() - self._doubted.get(key, -math.inf) >= DOUBTED_AGAIN_S:
+            self._doubted[key] = self._now()
+            self._known.pop(target.address, None)
+            self._devices.pop(key, None)
 
     async def close(self) -> None:
         """End identifications under way."""
@@ -132,43 +148,36 @@ class Registry:
         return device
 
     async def _identified(self, target: Target) -> Device:
-        async with self._slots:
-            miner = await miner_factory.get_miner(target.address)
-        if miner is None:
-            raise DeviceUnreachable(f"{target.address} was not identified")
-        pinned = self._banks.get(target.bank, {}).get("class")
-        candidates: list[Device] = []
-        if pinned is None and isinstance(miner, BTMinerV2):
-            candidates.append(self._device_of(WHATSMINER_V2, target))
-        elif pinned is None and isinstance(miner, AntminerModern):
-            candidates.append(self._device_of(ANTMINER_MODERN, target))
-        for device in candidates:
-            try:
-                who = await device.identify()
-            except IdentityMismatch:
-                device.pin.check()
-                continue
-            self._found(target.address, {"class": who.firmware_class, "model": who.model, "firmware": who.firmware})
-            return device
-        named = _name_of(miner)
-        if named is None:
-            raise DeviceUnreachable(f"{target.address}: {miner.model} is not a model that pyasic knows")
-        self._found(target.address, {"class": MONITOR, "model": named[1] or "", "pyasic": named})
-        return MonitoredMiner(miner, self._access(target, MONITOR), target.identity, self._now)
+        bank, host = self._banks.get(target.bank, {}), target.address
+
+        def build(firmware_class: str) -> Device:
+            return self._device_of(firmware_class, target)
+
+        if bank.get("class") is None:
+            verdict = await self._identifier.look(host, _ports_of(bank))
+            classes = tuple(name for name in verdict.classes if name in DEVICES)
+            if verdict.standing is Standing.MINER and classes == verdict.classes:
+                try:
+                    device, who = await self._identifier.confirm(host, verdict, build)
+                except CredentialsRejected:
+                    if len(classes) > 1:
+                        raise
+                    # It says what it is, and will say at each use that the password is wrong; nothing is remembered.
+                    return build(classes[0])
+                self._found(host, {"class": who.firmware_class, "model": who.model, "firmware": who.firmware})
+                return device
+            if verdict.standing in (Standing.OTHER, Standing.SILENT, Standing.UNDECIDED):
+                raise DeviceUnreachable(f"{host} was not identified: {verdict.reason}")
+        miner, named = await self._foreigners.find(self._access(target, MONITOR), target.identity, self._now)
+        self._found(host, {"class": MONITOR, "model": named[1] or "", "pyasic": named})
+        return miner
+
+
+def _ports_of(bank: Mapping[str, Any]) -> Ports:
+    return Ports(rpc=bank.get("rpc_port") or RPC_PORT, web=bank.get("web_port") or WEB_PORT)
 
 
 def _retrieve(task: asyncio.Task[Device]) -> None:
     """Look at the failure, so that one nobody waits for any more is not reported as lost."""
     if not task.cancelled():
         task.exception()
-
-
-def _name_of(miner: Any) -> list[Any] | None:
-    """Return (type, model, version) from which the same class can be built; None for a model that is not known."""
-    version = V3_VERSION if isinstance(miner, BTMinerV3) else None
-    name = type(miner).__name__
-    for kind, classes in MINER_CLASSES.items():
-        for model, candidate in classes.items():
-            if model is not None and candidate.__name__ == name:
-                return [kind.name, model, version]
-    return None

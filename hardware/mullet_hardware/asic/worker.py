@@ -18,10 +18,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from mullet.domain.command import Verb
-from mullet.ports import DeviceError
+from mullet.ports import DeviceError, IdentityMismatch
 from mullet_hardware.asic.protocol import BEAT_S, Frame, Target, encode, kind_of, receive
 
 if TYPE_CHECKING:
+    from mullet_hardware.asic.device import Device
     from mullet_hardware.asic.poller import Lane
     from mullet_hardware.asic.registry import Registry
 
@@ -137,19 +138,26 @@ class Server:
             self._outbox.put({"t": "result", "id": number, "value": value})
 
     async def _perform(self, target: Target, frame: Frame) -> Any:
-        from mullet_hardware.asic.device import Order
-
         with await self._priority.slot():
             device = await self._registry.device(target)
-            if frame["op"] == "identify":
-                found = await device.identify()
-                return [found.firmware_class, list(found.identities), found.make, found.model, found.firmware]
-            if frame["op"] == "read":
-                reading = await device.read()
-                return reading.pack(target.load_id, asyncio.get_running_loop().time())
-            verb, watts, point = frame["order"]
-            answer = await device.apply(Order(Verb(verb), watts, point))
-            return [answer.acked, answer.detail]
+            try:
+                return await self._ask(device, target, frame)
+            except IdentityMismatch:
+                self._registry.doubt(target)
+                raise
+
+    async def _ask(self, device: Device, target: Target, frame: Frame) -> Any:
+        from mullet_hardware.asic.device import Order
+
+        if frame["op"] == "identify":
+            found = await device.identify()
+            return [found.firmware_class, list(found.identities), found.make, found.model, found.firmware]
+        if frame["op"] == "read":
+            reading = await device.read()
+            return reading.pack(target.load_id, asyncio.get_running_loop().time())
+        verb, watts, point = frame["order"]
+        answer = await device.apply(Order(Verb(verb), watts, point))
+        return [answer.acked, answer.detail]
 
 
 async def serve(connection: socket.socket) -> None:
