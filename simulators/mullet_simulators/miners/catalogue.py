@@ -8,10 +8,12 @@ from types import MappingProxyType
 from mullet_simulators.miners.antminer import Antminer
 from mullet_simulators.miners.physics import SimMiner
 from mullet_simulators.miners.whatsminer_v2 import Whatsminer
+from mullet_simulators.miners.whatsminer_v3 import WhatsminerV3
 
 DEVICES: Mapping[str, type[SimMiner]] = MappingProxyType(
     {
         "antminer": Antminer,
         "whatsminer_v2": Whatsminer,
+        "whatsminer_v3": WhatsminerV3,
     }
 )

@@ -56,6 +56,10 @@ def _whatsminer(name: str, wire: str, watts: float, th_per_s: float, boards: int
     )
 
 
+def _whatsminer_v3(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    return replace(_whatsminer(name, wire, watts, th_per_s, boards, chips), protocol="whatsminer_v3", password="super")
+
+
 def _antminer(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
     return MinerModel(
         name=name,
@@ -82,6 +86,7 @@ MODELS = MappingProxyType(
         for model in (
             _whatsminer("whatsminer-m50s", "M50S_VH50", 3276.0, 126.0, 3, 135),
             _whatsminer("whatsminer-m60s", "M60S_VK30", 3422.0, 186.0, 3, 245),
+            _whatsminer_v3("whatsminer-m60s-v3", "M60S_VK30", 3422.0, 186.0, 3, 245),
             _antminer("antminer-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
             _antminer("antminer-s21", "Antminer S21", 3500.0, 200.0, 3, 108),
         )
