@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mullet.control.counting import most_by_load
 from mullet.control.reconcile import Dispatch, reconcile
 from mullet.control.relieve import relieve
+from mullet.control.returned import returned, take_on, tell
 from mullet.control.verify import verify
 from mullet.domain.command import CommandLedger, Outcome
 from mullet.domain.facility import Facility
@@ -54,11 +55,16 @@ def decide(facility: Facility, snapshot: Snapshot, plan: Plan | None, advise: bo
     desired = relieve(facility, known, accounts, allocate(facility, known, accounts, plan, advise))
     if not known.records_ok:
         desired = _at_fail_safe(facility, desired)
+    back = returned(facility, known)
+    desired = tell(facility, back, desired)
     if snapshot.first_reading_done:
         dispatch = reconcile(facility, known, accounts, most, desired)
     else:
         waiting = "waits until every load was read once since start"
         dispatch = Dispatch(withheld=dict.fromkeys(desired.setpoints, waiting))
+    taken_on = take_on(facility, known, back, desired)
+    outcomes = (*outcomes, *taken_on)
+    ledger = ledger.after_outcomes(taken_on, pacing.backoff_first_s, pacing.backoff_most_s)
     return Decision(
         snapshot=snapshot,
         plan=plan,

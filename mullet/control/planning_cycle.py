@@ -17,6 +17,7 @@ from mullet.planning.guard import guard
 from mullet.planning.inference import power_kept
 from mullet.planning.ladder import safe_plan, shift_plan
 from mullet.planning.positions import cycles_within_day, fixed_watts
+from mullet.planning.stance import came_back
 from mullet.ports import Planner, PlanningError
 from mullet.programs.prices import forecast_prices
 
@@ -61,6 +62,8 @@ def _runs(facility: Facility, snapshot: Snapshot, load_id: str) -> bool:
     if entry is not None and entry.pending and entry.command is not None:
         return entry.command.point != facility.load_by_id[load_id].lowest.name
     reading = snapshot.telemetry.get(load_id)
+    if came_back(facility.load_by_id[load_id].lowest.name, entry, reading):
+        return False
     return reading is not None and reading.state in (LoadState.ACTIVE, LoadState.STARTING)
 
 
@@ -72,10 +75,10 @@ def _settled_at(
     found = {}
     for load_id in controllable:
         load, entry = facility.load_by_id[load_id], snapshot.ledger.entries.get(load_id)
-        if load.kind is not LoadKind.MINER or entry is None or entry.last_change_at is None:
+        if load.kind is not LoadKind.MINER or entry is None or entry.turned_at is None:
             continue
         least_s = pacing.min_on_s if load_id in running else pacing.min_off_s
-        settled = entry.last_change_at + max(least_s, load.capability.min_dwell_s)
+        settled = entry.turned_at + max(least_s, load.capability.min_dwell_s)
         if settled > snapshot.at:
             found[load_id] = settled
     return found

@@ -63,6 +63,11 @@ class _Step:
     def raises(self) -> bool:
         return self.verb is Verb.WAKE or self.most_then > self.most_now + 1e-6
 
+    @property
+    def restores(self) -> bool:
+        """Whether the load only goes back to where it was verified to stand: no move for money, so no pacing."""
+        return not self.raises and self.entry.stands == self.setpoint.point
+
 
 def reconcile(
     facility: Facility,
@@ -160,12 +165,13 @@ def _why_not_fall(facility: Facility, snapshot: Snapshot, step: _Step) -> str | 
     hold = snapshot.held(facility, step.load.id)
     if hold is not None and hold.kind is HoldKind.ON and cause not in OVERRIDES_HOLD_ON:
         return f"held on by {hold.owner}: {hold.reason}"
-    if cause in OVERRIDES_PACING:
+    if cause in OVERRIDES_PACING or step.restores:
         return None
     pacing, entry = facility.pacing, step.entry
-    since_s = _since_change(snapshot, entry)
-    if since_s is not None and since_s < max(pacing.min_on_s, step.load.capability.min_dwell_s):
-        return f"minimum time on: {pacing.min_on_s - since_s:.0f} s left"
+    since_s = _since(snapshot, entry.turned_at)
+    least_s = max(pacing.min_on_s, step.load.capability.min_dwell_s)
+    if since_s is not None and since_s < least_s:
+        return f"minimum time on: {least_s - since_s:.0f} s left"
     if len([t for t in entry.cycles if t > snapshot.at - 86_400.0]) >= pacing.max_cycles_per_day:
         return f"{pacing.max_cycles_per_day} economic cycles today are used up"
     return None
@@ -179,15 +185,15 @@ def _why_not_rise(facility: Facility, snapshot: Snapshot, step: _Step) -> str | 
         return "the journal takes no writes: nothing increases"
     if step.load.kind is LoadKind.GPU:
         return None
-    since_s = _since_change(snapshot, step.entry)
+    since_s = _since(snapshot, step.entry.turned_at)
     least_s = max(facility.pacing.min_off_s, step.load.capability.min_dwell_s)
     if since_s is not None and since_s < least_s:
         return f"minimum time off: {least_s - since_s:.0f} s left"
     return None
 
 
-def _since_change(snapshot: Snapshot, entry: LedgerEntry) -> float | None:
-    return None if entry.last_change_at is None else snapshot.at - entry.last_change_at
+def _since(snapshot: Snapshot, instant: float | None) -> float | None:
+    return None if instant is None else snapshot.at - instant
 
 
 class _Pace:
@@ -207,7 +213,7 @@ class _Pace:
             moved = abs(command.most_after_watts - command.most_before_watts)
             recent = command.issued_at > snapshot.at - RAMP_WINDOW_S
             for circuit_id in facility.path(load.circuit):
-                if recent and command.cause not in OVERRIDES_PACING:
+                if recent and command.cause not in OVERRIDES_PACING and not entry.restoring:
                     book = self._risen if command.raises else self._fallen
                     book[circuit_id] += moved
                 fresh = command.issued_at > snapshot.at - facility.pacing.block_period_s
@@ -216,9 +222,11 @@ class _Pace:
 
     def why_not(self, step: _Step) -> str | None:
         """Return why pacing holds the step back, or None."""
+        if step.restores:
+            return None
         cause, pacing = step.setpoint.cause, self._facility.pacing
         if cause not in OVERRIDES_COMMAND_RATE and step.load.kind is LoadKind.MINER:
-            since_s = _since_change(self._snapshot, step.entry)
+            since_s = _since(self._snapshot, step.entry.last_change_at)
             if since_s is not None and since_s < pacing.command_gap_s:
                 return f"one command each {pacing.command_gap_s:.0f} s: {pacing.command_gap_s - since_s:.0f} s left"
         if cause in OVERRIDES_PACING and not (step.raises and step.load.kind is LoadKind.MINER):
@@ -239,7 +247,7 @@ class _Pace:
         """Count the step against what is left."""
         moved = abs(step.most_then - step.most_now)
         for circuit_id in self._facility.path(step.load.circuit):
-            if step.setpoint.cause not in OVERRIDES_PACING:
+            if step.setpoint.cause not in OVERRIDES_PACING and not step.restores:
                 book = self._risen if step.raises else self._fallen
                 book[circuit_id] += moved
             if step.verb is Verb.WAKE:

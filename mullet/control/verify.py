@@ -308,5 +308,10 @@ def _outcome(
     )
 
 
+def within(watts: float | None, most_watts: float) -> bool:
+    """Return whether a reading is no more than `most_watts`, or tells no watts at all."""
+    return watts is None or watts <= _slack(most_watts)
+
+
 def _slack(watts: float) -> float:
     return watts * (1.0 + READ_SLACK_FRACTION) + READ_SLACK_WATTS

@@ -115,12 +115,32 @@ class LedgerEntry:
     """Most watts of the last verified setpoint; None while nothing was ever verified."""
     confirmed_at: float | None = None
     last_change_at: float | None = None
+    """When the latest command was issued."""
+    switched_at: float | None = None
+    """When it was last told to sleep or to wake; None too where only `last_change_at` was kept."""
+    restoring: bool = False
+    """The latest command only put it back where it had been put before: no economic stop."""
     failures: int = 0
     """Consecutive failed commands."""
     blocked_until: float = 0.0
     """No command before this instant (back-off)."""
     cycles: tuple[float, ...] = ()
     """Instants of the economic stops within the last day."""
+
+    @property
+    def stands(self) -> str | None:
+        """The point where it was verified to stand and where it still belongs; None while that is open."""
+        command = self.command
+        if self.pending or self.confirmed_point is None:
+            return None
+        if command is not None and (self.confirmed_at is None or self.confirmed_at < command.issued_at):
+            return None
+        return self.confirmed_point
+
+    @property
+    def turned_at(self) -> float | None:
+        """When it was last put to sleep or woken, as far as is known: what minimum times run from."""
+        return self.last_change_at if self.switched_at is None else self.switched_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +163,9 @@ class CommandLedger:
         for command in commands:
             before = entries.get(command.load_id) or LedgerEntry(command.load_id)
             cycles = tuple(t for t in before.cycles if t > command.issued_at - SECONDS_PER_DAY)
-            if command.cause is Cause.ECONOMIC and not command.raises:
+            restoring = before.stands == command.point
+            switches = command.verb is not Verb.POWER
+            if command.cause is Cause.ECONOMIC and not command.raises and not restoring:
                 cycles = (*cycles, command.issued_at)
             entries[command.load_id] = replace(
                 before,
@@ -152,6 +174,8 @@ class CommandLedger:
                 pending=True,
                 converging=False,
                 last_change_at=command.issued_at,
+                switched_at=command.issued_at if switches else before.switched_at,
+                restoring=restoring,
                 cycles=cycles,
             )
         top = max(command.seq for command in commands)

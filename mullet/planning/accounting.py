@@ -19,6 +19,7 @@ from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import LoadState, MeterReading, Quality, Telemetry
 from mullet.domain.units import format_watts
 from mullet.planning.index import FacilityIndex, index_of
+from mullet.planning.stance import RUNNING
 
 TELEMETRY_SOURCE = "telemetry"
 METER_SOURCE = "meter"
@@ -171,12 +172,11 @@ def _base_watts(load: Load, reading: Telemetry, entry: LedgerEntry, measured: fl
     if confirmed is not None:
         allowed = max(confirmed, commanded)
         draws_more = measured is not None and measured > allowed * _READING_FACTOR + _READING_MARGIN_WATTS
-        woke = (
-            reading.state in (LoadState.ACTIVE, LoadState.STARTING)
-            and len(load.points) > 1
-            and allowed <= lowest + 1e-9
-        )
-        if not draws_more and not woke:
+        woke = reading.state in RUNNING and len(load.points) > 1 and allowed <= lowest + 1e-9
+        if woke:
+            # It came back by itself: at what point, nobody told it.
+            return load.worst_watts
+        if not draws_more:
             return confirmed
     if measured is None and reading.state is not LoadState.ACTIVE:
         return load.worst_watts

@@ -172,7 +172,7 @@ def _place(
     def rank(load: Load) -> tuple[int, int, float, str]:
         level = bank.levels[load.id]
         entry = entries.get(load.id)
-        changed = (entry.last_change_at or 0.0) if entry is not None else 0.0
+        changed = (entry.turned_at or 0.0) if entry is not None else 0.0
         cycles = cycles_within_day(entry, snapshot.at)
         # Of those that run, the worn and the lately started stay; of those that rest, the spared start.
         return (-level, -cycles, -changed, load.id) if level else (0, cycles, changed, load.id)

@@ -16,6 +16,7 @@ from mullet.domain.units import SECONDS_PER_DAY
 from mullet.planning.accounting import CircuitAccount, Standing, silent_after_s
 from mullet.planning.capacity import Capacity
 from mullet.planning.index import FacilityIndex, GroupIndex, index_of
+from mullet.planning.stance import came_back
 
 _READING_FACTOR = 1.02
 """A reading this far below a point still counts as at it."""
@@ -113,7 +114,10 @@ def lowest_watts(item: GroupIndex) -> float:
 
 
 def hull_level(item: GroupIndex, entry: LedgerEntry | None, reading: Telemetry | None) -> int:
-    """Return the position on the hull at which a miner stands, or goes to by the latest command."""
+    """Return the position on the hull at which a miner stands, or goes to by the latest command.
+
+    One that woke by itself counts where it was put: otherwise another would be stopped in its place.
+    """
     hull_of = item.hull_of
     if entry is not None and entry.pending and entry.command is not None:
         return hull_of.get(entry.command.point, hull_of[""])
@@ -126,6 +130,8 @@ def hull_level(item: GroupIndex, entry: LedgerEntry | None, reading: Telemetry |
         return hull_of.get(confirmed or "", hull_of[""])
     if confirmed is not None and confirmed != points[0].name:
         return hull_of.get(confirmed, hull_of[""])
+    if confirmed is not None and came_back(points[0].name, entry, reading):
+        return 0
     if reading.watts is None:
         return hull_of[points[-1].name]
     drawn = 0.0 if math.isnan(reading.watts) else reading.watts * _READING_FACTOR

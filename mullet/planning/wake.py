@@ -71,7 +71,7 @@ def wake_list(facility: Facility, snapshot: Snapshot) -> WakeList:
                 members.append(position)
                 watts.append(more)
                 cycles.append(cycles_within_day(entry, snapshot.at))
-                changed.append((entry.last_change_at or 0.0) if entry is not None else 0.0)
+                changed.append((entry.turned_at or 0.0) if entry is not None else 0.0)
     who, each = np.array(members, dtype=np.int64), np.array(watts)
     earned = [(-break_even_per_mwh(market, item.group.points[0], item.group.points[item.hull[-1]]),) for item in groups]
     place = rank(earned)[roster.group[who]]
@@ -97,6 +97,6 @@ def _may_wake(facility: Facility, snapshot: Snapshot, standing: Standing, item: 
     if entry.pending or entry.blocked_until > snapshot.at:
         return False
     least_s = max(facility.pacing.min_off_s, load.capability.min_dwell_s)
-    if entry.last_change_at is not None and snapshot.at - entry.last_change_at < least_s:
+    if entry.turned_at is not None and snapshot.at - entry.turned_at < least_s:
         return False
     return cycles_within_day(entry, snapshot.at) < facility.pacing.max_cycles_per_day

@@ -33,9 +33,20 @@ class Device:
     fault: str = "ok"
     due: list[tuple[float, Command]] = field(default_factory=list)
     frozen: Telemetry | None = None
+    back_at: float | None = None
+    """When a reboot is over, after which the device hashes whatever it was told."""
+
+    def blip(self, now: float, down_s: float) -> None:
+        """Take its supply away for a moment: it forgets every order, and mines again once it is back."""
+        self.due.clear()
+        self.watts, self.back_at = 0.0, now + down_s
 
     def step(self, now: float, dt: float, noise: Callable[[], float]) -> None:
         """Carry out what is due and move the draw toward its target."""
+        if self.back_at is not None:
+            if now < self.back_at:
+                return
+            self.back_at, self.active, self.target = None, True, self.load.highest.watts
         for at, command in [item for item in self.due if item[0] <= now]:
             self.due.remove((at, command))
             self._obey(command)
@@ -69,7 +80,7 @@ class Device:
 
     def reading(self, now: float) -> Telemetry:
         """Return what the device tells."""
-        if self.fault in ("silent", "dead"):
+        if self.fault in ("silent", "dead") or self.back_at is not None:
             return Telemetry(self.load.id, now, fault="no answer")
         if self.load.kind is LoadKind.GPU:
             return Telemetry(self.load.id, now, watts=self.watts, limit_watts=self.limit, state=LoadState.ACTIVE)
@@ -124,7 +135,7 @@ class PlantModel:
     def deliver(self, command: Command) -> Receipt | None:
         """Hand a command to its device and return what it answers, None while it says nothing."""
         device = self.devices[command.load_id]
-        if device.fault in ("silent", "dead"):
+        if device.fault in ("silent", "dead") or device.back_at is not None:
             return Receipt(command.id, command.load_id, self.now, None, "timeout", unreachable=True)
         if device.fault == "refuse":
             return Receipt(command.id, command.load_id, self.now, False, "access denied")

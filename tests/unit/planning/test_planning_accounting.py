@@ -64,11 +64,12 @@ OFF = confirmed(M, "off")
         (M, reading(None, LoadState.ASLEEP), None, WORST),
         (M, reading(None, None), None, WORST),
         (M, reading(15.0, LoadState.ASLEEP), OFF, LOWEST),
-        (M, reading(15.0, LoadState.STARTING), OFF, HIGHEST),
+        (M, reading(15.0, LoadState.STARTING), OFF, WORST),
+        (M, reading(3_200.0, LoadState.ACTIVE), OFF, WORST),
         (M, reading(3_200.0, LoadState.ASLEEP), OFF, HIGHEST),
         (B, reading(3_250.0, LoadState.ASLEEP), None, WORST),
         (B, reading(None, LoadState.ASLEEP), OFF, LOWEST),
-        (B, reading(None, LoadState.ACTIVE), OFF, HIGHEST),
+        (B, reading(None, LoadState.ACTIVE), OFF, WORST),
     ],
 )
 def test_a_miner_counts_at_the_most_it_may_draw(load, seen, entry, expected):
