@@ -101,8 +101,8 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
             Firmware(
                 name=ANTMINER_MODERN,
                 title="Antminer, stock firmware (X19, X21)",
-                capability=_capability(Steering.ON_OFF, False, 12.0, 45.0),
-                power_by="",
+                capability=_capability(Steering.MODES, False, 12.0, 45.0, reboots_on_change=True),
+                power_by="work mode: low for a point of that name, normal for one named full or normal",
                 keeps=Keeps.PERSISTENT,
                 mining_told_by="work mode together with fresh hashrate",
                 rpc_port=4028,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from pyasic.web.antminer import AntminerModernWebAPI
@@ -38,7 +38,19 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
-from mullet_hardware.asic.firmware.rules import LOW, NORMAL, SLEEP, has_pools, merge, mode_of, state_by_mode
+from mullet_hardware.asic.firmware.rules import (
+    LOW,
+    MODES_OF_POINTS,
+    NORMAL,
+    SLEEP,
+    antminer_identities,
+    antminer_rate,
+    has_pools,
+    merge,
+    mode_of,
+    mode_to_write,
+    state_by_mode,
+)
 from mullet_hardware.asic.protocol import Reading
 from mullet_hardware.asic.transport import ConnectionRefused, exchange, parse_object, rpc_is_whole
 from mullet_hardware.asic.web import WebSession
@@ -118,7 +130,7 @@ class AntminerModern:
             raise DeviceGarbled(f"{host} (get_system_info) answered without its type")
         if "antminer" not in kind.lower() or "vnish" in kind.lower():
             raise IdentityMismatch(f"{host} is no Antminer with its maker's firmware but {short(kind)!r}")
-        identities = _identities(info, host)
+        identities = antminer_identities(info, host)
         self.pin.saw(identities)
         self.pin.check()
         return Found(ANTMINER_MODERN, identities, "Bitmain", kind, text_of(info, "system_filesystem_version"))
@@ -133,25 +145,28 @@ class AntminerModern:
         return await self._read(ask_mode=not settled or self._polls_since_mode >= FRESH_MODE_POLLS)
 
     async def apply(self, order: Order) -> Answer:
-        """Read, guard, merge, write.
+        """Read, guard, merge, write. An order for power is one for the mode that its point's name stands for.
 
         Raises:
             UnsafeWrite: what was read holds no pool list or no mode, so that a write could lose the pools.
+            DeviceRefused: power for a point that is no mode, or for a miner that sleeps.
         """
         host = self._access.host
         require_write_access(self._access)
-        if order.verb is Verb.POWER:
-            raise DeviceRefused(f"{host} cannot be set in watts")
+        if order.verb is Verb.POWER and order.point not in MODES_OF_POINTS:
+            raise DeviceRefused(f"{host} cannot be set in watts, only to a point named {' or '.join(MODES_OF_POINTS)}")
         await self.pin.ensure(self._who)
         conf = await self._web.get_miner_conf()
-        wanted = SLEEP if order.verb is Verb.SLEEP else NORMAL
-        body = merge(conf, wanted, host)
+        # First of all: a configuration without pools is written under no order.
+        merge(conf, NORMAL, host)
+        # Whatever mode it is in, known here or not, it may be put to sleep.
+        asleep = order.verb is Verb.SLEEP
+        wanted = SLEEP if asleep else mode_to_write(order.verb, order.point, mode_of(conf, host), host)
         self._mode = None
         self._ordered_at = self._now()
-        # Waking what is awake would restart it; a second order to sleep harms nothing and may help.
-        if order.verb is Verb.WAKE and mode_of(conf, host) in (NORMAL, LOW):
-            return Answer(True, "it is awake already; nothing was written")
-        said = await self._web.set_miner_conf(body)
+        if wanted is None:
+            return Answer(True, "it is in that mode already; nothing was written")
+        said = await self._web.set_miner_conf(merge(conf, wanted, host))
         code = text_of(said, "code")
         if not code and text_of(said, "stats") not in ("success", "error"):
             raise DeviceGarbled(f"{host} (set_miner_conf) answered without a code")
@@ -178,11 +193,7 @@ class AntminerModern:
         request = allow(ANTMINER_MODERN, Channel.RPC, "summary", b'{"command": "summary"}')
         raw = await exchange(self._access.host, self._access.rpc_port, request, rpc_is_whole)
         summary = first_of(parse_object(raw, who), "SUMMARY", who)
-        for name, scale in (("GHS 5s", 1e-3), ("rate_5s", 1e-3), ("MHS 5s", 1e-6)):
-            rate = number(summary, name, scale, MOST_TH_PER_S, who)
-            if rate is not None:
-                return rate
-        return None
+        return antminer_rate(summary, who)
 
     async def _rate_by_web(self) -> float | None:
         who = f"{self._access.host} (web summary)"
@@ -200,11 +211,4 @@ class AntminerModern:
             return None
 
     async def _who(self) -> tuple[str, ...]:
-        return _identities(await self._web.get_system_info(), self._access.host)
-
-
-def _identities(info: Mapping[str, Any], host: str) -> tuple[str, ...]:
-    found = tuple(text for name in ("macaddr", "serinum") if (text := text_of(info, name).upper()))
-    if not found:
-        raise DeviceGarbled(f"{host} (get_system_info) answered without MAC and serial")
-    return found
+        return antminer_identities(await self._web.get_system_info(), self._access.host)

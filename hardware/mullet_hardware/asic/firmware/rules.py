@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mullet.domain.command import Verb
 from mullet.domain.telemetry import LoadState
-from mullet.ports import DeviceGarbled, UnsafeWrite
+from mullet.ports import DeviceGarbled, DeviceRefused, UnsafeWrite
+from mullet_hardware.asic.device import MOST_TH_PER_S, number, short, text_of
 
 NORMAL, SLEEP, LOW = 0, 1, 3
 """Work modes of a stock Antminer."""
+MODES_OF_POINTS = {"low": LOW, "full": NORMAL, "normal": NORMAL}
+"""The modes that operating points of these names stand for."""
 
 
 def merge(conf: Mapping[str, Any], mode: int, who: str) -> dict[str, Any]:
@@ -48,6 +52,51 @@ def mode_of(conf: Mapping[str, Any], who: str) -> int:
     if told not in ("0", "1", "3"):
         raise DeviceGarbled(f"{who} (get_miner_conf) answered work mode {told[:80]!r}")
     return int(told)
+
+
+def mode_to_write(verb: Verb, point: str, now: int, who: str) -> int | None:
+    """Return the mode that an order to wake or for power asks for in mode `now`; None where nothing is to be written.
+
+    Raises:
+        DeviceRefused: no mode stands for that order, or it is one for a miner that is awake and this one is not.
+    """
+    wanted = MODES_OF_POINTS.get(point)
+    if verb is Verb.WAKE:
+        # Whoever wakes it to its low point must not find it at full.
+        if wanted == LOW:
+            return None if now == LOW else LOW
+        # Waking what is awake would restart it.
+        return None if now in (NORMAL, LOW) else NORMAL
+    if wanted is None:
+        raise DeviceRefused(f"{who} has modes by name only, and none for point {short(point)!r}")
+    if now == SLEEP:
+        raise DeviceRefused(f"{who} sleeps: an order for power does not wake it")
+    return None if now == wanted else wanted
+
+
+def antminer_rate(summary: Mapping[str, Any], who: str) -> float | None:
+    """Return the fresh hashrate in TH/s of an Antminer's RPC summary, None where it tells none.
+
+    Raises:
+        DeviceGarbled: it is no hashrate.
+    """
+    for name, scale in (("GHS 5s", 1e-3), ("rate_5s", 1e-3), ("MHS 5s", 1e-6)):
+        rate = number(summary, name, scale, MOST_TH_PER_S, who)
+        if rate is not None:
+            return rate
+    return None
+
+
+def antminer_identities(info: Mapping[str, Any], host: str) -> tuple[str, ...]:
+    """Return MAC and serial number of an Antminer's system page.
+
+    Raises:
+        DeviceGarbled: it holds neither.
+    """
+    found = tuple(text for name in ("macaddr", "serinum") if (text := text_of(info, name).upper()))
+    if not found:
+        raise DeviceGarbled(f"{host} (get_system_info) answered without MAC and serial")
+    return found
 
 
 def state_by_mode(mode: int | None, th_per_s: float | None) -> LoadState | None:

@@ -115,7 +115,7 @@ def test_capabilities_come_from_our_own_table() -> None:
     )
     assert (whatsminer.steering, whatsminer.measures_watts, whatsminer.fast) == (Steering.CONTINUOUS, True, True)
     assert (measured.steering, measured.ramp_down_s) == (Steering.CONTINUOUS, 2.5)
-    assert (antminer.steering, antminer.measures_watts, antminer.fast) == (Steering.ON_OFF, False, False)
+    assert (antminer.steering, antminer.measures_watts, antminer.fast) == (Steering.MODES, False, False)
     assert (unknown.steering, unknown.measures_watts, unknown.fast) == (Steering.MONITOR, False, False)
     assert not any(found.enforces_limit for found in (whatsminer, measured, antminer, unknown))
 

@@ -11,10 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mullet.domain.command import Verb
 from mullet.domain.telemetry import LoadState
 from mullet.ports import DeviceGarbled, DeviceRefused, IdentityMismatch, UnsafeWrite
 from mullet_hardware.asic.device import IdentityPin, first_of, message_of, number
-from mullet_hardware.asic.firmware.rules import has_pools, merge, mode_of, state_by_mode, state_by_switch
+from mullet_hardware.asic.firmware.rules import (
+    LOW,
+    NORMAL,
+    SLEEP,
+    has_pools,
+    merge,
+    mode_of,
+    mode_to_write,
+    state_by_mode,
+    state_by_switch,
+)
 
 POOL = st.fixed_dictionaries({"url": st.text(max_size=20), "user": st.text(max_size=10), "pass": st.text(max_size=5)})
 JSON = st.recursive(
@@ -35,7 +46,7 @@ CONF = st.fixed_dictionaries(
 )
 
 
-@given(conf=CONF, mode=st.sampled_from([0, 1]))
+@given(conf=CONF, mode=st.sampled_from([0, 1, 3]))
 def test_pools_go_back_as_they_were_read_or_nothing_is_written(conf: dict[str, Any], mode: int) -> None:
     before = copy.deepcopy(conf)
     try:
@@ -79,6 +90,32 @@ def test_an_unknown_mode_is_no_default(told: object) -> None:
 )
 def test_state_of_an_antminer(mode: int | None, rate: float | None, state: LoadState | None) -> None:
     assert state_by_mode(mode, rate) is state
+
+
+@pytest.mark.parametrize(
+    ("verb", "point", "now", "written"),
+    [
+        (Verb.WAKE, "", SLEEP, NORMAL),
+        (Verb.WAKE, "full", LOW, None),
+        (Verb.WAKE, "full", NORMAL, None),
+        (Verb.WAKE, "low", SLEEP, LOW),
+        (Verb.WAKE, "low", NORMAL, LOW),
+        (Verb.WAKE, "low", LOW, None),
+        (Verb.POWER, "low", NORMAL, LOW),
+        (Verb.POWER, "low", LOW, None),
+        (Verb.POWER, "full", LOW, NORMAL),
+        (Verb.POWER, "normal", LOW, NORMAL),
+        (Verb.POWER, "normal", NORMAL, None),
+    ],
+)
+def test_modes_of_an_antminer_follow_from_verb_and_point(verb: Verb, point: str, now: int, written: int | None) -> None:
+    assert mode_to_write(verb, point, now, "miner") == written
+
+
+@pytest.mark.parametrize(("point", "now"), [("", NORMAL), ("half", NORMAL), ("low", SLEEP), ("full", SLEEP)])
+def test_power_that_is_no_mode_or_would_wake_is_refused(point: str, now: int) -> None:
+    with pytest.raises(DeviceRefused):
+        mode_to_write(Verb.POWER, point, now, "miner")
 
 
 @pytest.mark.parametrize(
