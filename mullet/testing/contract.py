@@ -142,6 +142,17 @@ def need_commands(harness: DriverHarness) -> None:
         pytest.skip("this kind of device is only watched")
 
 
+async def command_a_failing(
+    harness: DriverHarness, driver: Driver, load: Load, expected: Any = DeviceError, deadline_s: float | None = None
+) -> None:
+    """Send an order to a device that fails in some way, within its deadline; one that is only watched refuses any."""
+    deadline_s = harness.deadline_s if deadline_s is None else deadline_s
+    started = harness.clock.monotonic()
+    with pytest.raises(expected if harness.commandable else DeviceRefused):
+        await driver.apply(load, harness.lowering(load), deadline_s)
+    assert harness.clock.monotonic() - started <= deadline_s + GRACE_S
+
+
 class DriverContract:
     """Inherit this as `class TestMine(DriverContract)` and provide the async fixture `harness`."""
 
@@ -264,21 +275,18 @@ class DriverContract:
         await harness.fail(hung, Fault.HANG)
 
         async def ask_hung() -> None:
-            for _ in range(2):
+            for deadline_s in (harness.deadline_s, min(0.5, harness.deadline_s)):
                 started = harness.clock.monotonic()
                 with pytest.raises(DeviceUnreachable):
-                    await driver.read(hung, harness.deadline_s)
-                assert harness.clock.monotonic() - started <= harness.deadline_s + GRACE_S
+                    await driver.read(hung, deadline_s)
+                assert harness.clock.monotonic() - started <= deadline_s + GRACE_S
 
         async def ask_other() -> None:
             for _ in range(3):
                 assert (await driver.read(other, harness.deadline_s)).fault is None
 
-        await asyncio.gather(ask_hung(), ask_other())
-        started = harness.clock.monotonic()
-        with pytest.raises(DeviceError):
-            await driver.apply(hung, harness.lowering(hung), harness.deadline_s)
-        assert harness.clock.monotonic() - started <= harness.deadline_s + GRACE_S
+        # Both at once: they wait for the same deadline.
+        await asyncio.gather(ask_hung(), ask_other(), command_a_failing(harness, driver, hung))
 
     async def test_a_device_that_hung_is_reached_again(self, harness: DriverHarness, driver: Driver) -> None:
         unready(harness, Fault.HANG)
@@ -306,8 +314,7 @@ class DriverContract:
         await harness.fail(load, fault)
         with pytest.raises(DeviceGarbled):
             await driver.read(load, harness.deadline_s)
-        with pytest.raises(DeviceError):
-            await driver.apply(load, harness.lowering(load), harness.deadline_s)
+        await command_a_failing(harness, driver, load)
 
     @pytest.mark.parametrize("fault", [Fault.TRUNCATED, Fault.GONE])
     async def test_half_an_answer_and_none_are_device_errors(
@@ -317,26 +324,36 @@ class DriverContract:
         load, other = harness.loads[0], harness.loads[1]
         await harness.fail(load, fault)
         expected = DeviceUnreachable if fault is Fault.GONE else (DeviceGarbled, DeviceUnreachable)
-        for attempt in (
-            driver.read(load, harness.deadline_s),
-            driver.identify(load, harness.deadline_s),
-            driver.apply(load, harness.lowering(load), harness.deadline_s),
-        ):
+        for attempt in (driver.read(load, harness.deadline_s), driver.identify(load, harness.deadline_s)):
             started = harness.clock.monotonic()
             with pytest.raises(expected):
                 await attempt
             assert harness.clock.monotonic() - started <= harness.deadline_s + GRACE_S
+        await command_a_failing(harness, driver, load, expected)
         assert (await driver.read(other, harness.deadline_s)).fault is None
 
     async def test_a_wrong_password_is_told(self, harness: DriverHarness, driver: Driver) -> None:
-        need_commands(harness)
         unready(harness, Fault.WRONG_PASSWORD)
         load = harness.loads[0]
         before = harness.truth(load).setting
         await harness.fail(load, Fault.WRONG_PASSWORD)
+        order = driver.apply(load, harness.lowering(load), harness.deadline_s) if harness.commandable else None
         with pytest.raises(CredentialsRejected):
-            await driver.apply(load, harness.lowering(load), harness.deadline_s)
+            await (order or driver.identify(load, harness.deadline_s))
         assert harness.truth(load).setting == before
+
+    async def test_a_device_that_is_only_watched_refuses_every_order(
+        self, harness: DriverHarness, driver: Driver
+    ) -> None:
+        if harness.commandable:
+            pytest.skip("this kind of device takes orders")
+        load = harness.loads[0]
+        before = (harness.truth(load).setting, harness.requests(load))
+        for order in (harness.lowering(load), harness.raising(load), replace(harness.lowering(load), verb=Verb.POWER)):
+            with pytest.raises(DeviceError):
+                await driver.apply(load, order, harness.deadline_s)
+        assert (harness.truth(load).setting, harness.requests(load)) == before
+        assert (await driver.read(load, harness.deadline_s)).fault is None
 
     async def test_watching_yields_every_load_and_reports_faults(self, harness: DriverHarness, driver: Driver) -> None:
         period_s = max(0.5, harness.deadline_s / 2.0)
@@ -397,8 +414,9 @@ class DriverContract:
     ) -> None:
         load = replace(harness.loads[0], identity="02:00:00:00:00:99")
         before = harness.requests(load)
+        order = driver.apply(load, harness.lowering(load), harness.deadline_s) if harness.commandable else None
         with pytest.raises(IdentityMismatch):
-            await driver.apply(load, harness.lowering(load), harness.deadline_s)
+            await (order or driver.read(load, harness.deadline_s))
         assert harness.requests(load) == before
 
     async def test_closing_changes_no_device_and_leaves_nothing_open(self, harness: DriverHarness) -> None:
@@ -406,8 +424,9 @@ class DriverContract:
             async with opened(harness) as driver:
                 for load in harness.loads:
                     await driver.read(load, harness.deadline_s)
-                await driver.apply(harness.loads[0], harness.lowering(harness.loads[0]), harness.deadline_s)
-                await harness.clock.sleep(0.5)
+                if harness.commandable:
+                    await driver.apply(harness.loads[0], harness.lowering(harness.loads[0]), harness.deadline_s)
+                    await harness.clock.sleep(0.5)
                 before = [(harness.truth(load).setting, harness.requests(load)) for load in harness.loads]
             assert [(harness.truth(load).setting, harness.requests(load)) for load in harness.loads] == before
 

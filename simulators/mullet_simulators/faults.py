@@ -63,7 +63,7 @@ OWN_FAULTS = MappingProxyType(
         ),
     }
 )
-WITHOUT_PASSWORD = frozenset({"luxos", "avalon", "axeos", "antminer_old"})
+WITHOUT_PASSWORD = frozenset({"luxos", "avalon", "axeos"})
 
 
 def miner_faults(protocol: str) -> frozenset[Fault]:

@@ -8,6 +8,7 @@ of its own at the same addresses.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,7 @@ from mullet.testing.contract import (
     DriverHarness,
     Fault,
     Truth,
+    command_a_failing,
     eventually,
     named,
     need_commands,
@@ -210,12 +212,19 @@ class TestAsicContract(DriverContract):
         await driver.read(load, harness.deadline_s)
         await harness.fail(load, fault)
         await harness.clock.sleep(0.1)
-        for attempt in (driver.read(load, 1.0), driver.apply(load, harness.lowering(load), 1.0)):
+
+        async def ask_late() -> None:
             started = harness.clock.monotonic()
             with pytest.raises(DeviceError):
-                await attempt
+                await driver.read(load, 1.0)
             assert harness.clock.monotonic() - started <= 1.0 + GRACE_S
-            assert (await driver.read(other, harness.deadline_s)).fault is None
+
+        async def ask_other() -> None:
+            for _ in range(2):
+                assert (await driver.read(other, harness.deadline_s)).fault is None
+
+        # All at once: they wait for the same deadline.
+        await asyncio.gather(ask_late(), ask_other(), command_a_failing(harness, driver, load, deadline_s=1.0))
 
     @pytest.mark.parametrize("fault", [Fault.REBOOT, Fault.BLIP])
     async def test_a_device_that_came_back_is_seen_hashing_and_takes_orders(

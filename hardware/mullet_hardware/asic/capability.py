@@ -126,7 +126,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 password="root",
                 grade_of_reads=Grade.SOURCE,
                 grade_of_writes=None,
-                sources="pyasic 0.79: no stop in the firmware's interface",
+                sources="pyasic 0.79 (backends/antminer.py, bmminer.py): no stop in the firmware's interface",
             ),
             Firmware(
                 name=WHATSMINER_V2,
@@ -266,7 +266,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
             Firmware(
                 name=AXEOS,
                 title="Bitaxe, NerdAxe (AxeOS)",
-                capability=_WATCHED,
+                capability=replace(_WATCHED, measures_watts=True),
                 power_by="",
                 keeps=Keeps.NOTHING,
                 mining_told_by="fresh hashrate",

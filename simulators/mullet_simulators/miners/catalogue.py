@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mullet_simulators.miners.antminer import Antminer
+from mullet_simulators.miners.antminer_old import AntminerOld
+from mullet_simulators.miners.axeos import AxeOs
 from mullet_simulators.miners.physics import SimMiner
 from mullet_simulators.miners.whatsminer_v2 import Whatsminer
 from mullet_simulators.miners.whatsminer_v3 import WhatsminerV3
@@ -13,6 +15,8 @@ from mullet_simulators.miners.whatsminer_v3 import WhatsminerV3
 DEVICES: Mapping[str, type[SimMiner]] = MappingProxyType(
     {
         "antminer": Antminer,
+        "antminer_old": AntminerOld,
+        "axeos": AxeOs,
         "whatsminer_v2": Whatsminer,
         "whatsminer_v3": WhatsminerV3,
     }

@@ -80,6 +80,31 @@ def _antminer(name: str, wire: str, watts: float, th_per_s: float, boards: int, 
     )
 
 
+def _antminer_old(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    modern = _antminer(name, wire, watts, th_per_s, boards, chips)
+    return replace(modern, protocol="antminer_old")
+
+
+def _axeos(name: str, wire: str, key: str, kind: str, watts: float, th_per_s: float, chips: int) -> MinerModel:
+    return MinerModel(
+        name=name,
+        protocol="axeos",
+        wire_name=wire,
+        pyasic_key=key,
+        pyasic_class=kind,
+        watts=watts,
+        th_per_s=th_per_s,
+        boards=1,
+        chips_per_board=chips,
+        standby_w=2.0,
+        stop_ramp_s=1.0,
+        boot_s=5.0,
+        wake_ramp_s=5.0,
+        password="none",
+        min_limit_w=watts,
+    )
+
+
 MODELS = MappingProxyType(
     {
         model.name: model
@@ -88,6 +113,10 @@ MODELS = MappingProxyType(
             _whatsminer("whatsminer-m60s", "M60S_VK30", 3422.0, 186.0, 3, 245),
             _whatsminer_v3("whatsminer-m60s-v3", "M60S_VK30", 3422.0, 186.0, 3, 245),
             _antminer("antminer-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
+            _antminer_old("antminer-s9", "Antminer S9", 1323.0, 13.5, 3, 63),
+            _antminer_old("antminer-s17", "Antminer S17", 2385.0, 53.0, 3, 48),
+            _axeos("bitaxe-gamma", "BM1370", "BM1370", "BitAxeGamma", 17.0, 1.2, 1),
+            _axeos("nerdqaxe-plus-plus", "NerdQAxe++", "", "", 72.0, 4.8, 4),
             _antminer("antminer-s21", "Antminer S21", 3500.0, 200.0, 3, 108),
         )
     }

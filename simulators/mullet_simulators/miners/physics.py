@@ -25,6 +25,7 @@ UNIT_SPREAD = 0.005
 NOISE_SIGMA = 0.0015
 NOISE_MOST = 0.004
 BOOT_W = 60.0
+BOOT_SHARE = 0.3  # of its nameplate, what a small one draws while it boots
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class SimMiner(SimLoad):
         self._unit = 1.0 + self._random.uniform(-UNIT_SPREAD, UNIT_SPREAD)
         self._noise = [max(-NOISE_MOST, min(NOISE_MOST, self._random.gauss(0.0, NOISE_SIGMA))) for _ in range(64)]
         self._tick = self._random.randrange(64)
+        self._boot_w = min(BOOT_W, BOOT_SHARE * model.watts)
         self._level_w = model.standby_w
         self._from_w = model.standby_w
         self._to_w = model.standby_w
@@ -304,7 +306,7 @@ class SimMiner(SimLoad):
         """Hashing needs a ramped board: a stopping one hashes no more, a booting one not yet."""
         if self.state not in ("hashing", "starting"):
             return 0.0
-        share = (self._level_w - BOOT_W) / (self.model.watts - BOOT_W)
+        share = (self._level_w - self._boot_w) / (self.model.watts - self._boot_w)
         return float(self.model.th_per_s * share**HASHRATE_EXPONENT) if share > 0.05 else 0.0
 
     def _follow_ramp(self, now: float) -> None:
@@ -331,7 +333,7 @@ class SimMiner(SimLoad):
     def _boot(self) -> None:
         self.boots += 1
         self._started_at = self._plant.now()
-        self._level_w = BOOT_W
+        self._level_w = self._boot_w
         self._th_5s = self._th_1m = 0.0
         self._ramp_to(self.target_w, self._spread(self.model.wake_ramp_s), self._spread(self.model.boot_s))
         self._enter("starting")

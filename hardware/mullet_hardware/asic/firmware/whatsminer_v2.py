@@ -218,9 +218,20 @@ class WhatsminerV2:
         who = f"{self._access.host} (get_miner_info)"
         try:
             info = message_of(await self._rpc.send_command("get_miner_info"), who)
-        except DeviceRefused as error:
-            raise IdentityMismatch(f"{self._access.host} does not tell who it is, as a Whatsminer would") from error
+        except DeviceRefused:
+            # Firmware of 2021 does not know the command; of others' summaries none tells a MAC.
+            info = await self._who_by_summary()
         found = tuple(text for name in ("mac", "minersn") if (text := text_of(info, name).upper()))
         if not found:
             raise DeviceGarbled(f"{who} answered without MAC and serial")
         return found
+
+    async def _who_by_summary(self) -> dict[str, str]:
+        who = f"{self._access.host} (summary)"
+        try:
+            mac = text_of(first_of(await self._rpc.send_command("summary"), "SUMMARY", who), "MAC")
+        except DeviceRefused:
+            mac = ""
+        if not mac:
+            raise IdentityMismatch(f"{self._access.host} does not tell who it is, as a Whatsminer would")
+        return {"mac": mac}
