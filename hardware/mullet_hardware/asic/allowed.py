@@ -14,7 +14,15 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from mullet.ports import UnsafeWrite
-from mullet_hardware.asic.capability import ANTMINER_MODERN, ANTMINER_OLD, AXEOS, WHATSMINER_V2, WHATSMINER_V3
+from mullet_hardware.asic.capability import (
+    ANTMINER_MODERN,
+    ANTMINER_OLD,
+    AXEOS,
+    BRAIINS,
+    VNISH,
+    WHATSMINER_V2,
+    WHATSMINER_V3,
+)
 
 
 class Channel(StrEnum):
@@ -74,6 +82,22 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
         },
         AXEOS: {
             Channel.WEB: _commands("GET /api/system/info"),
+        },
+        VNISH: {
+            Channel.WEB: _commands(
+                "GET /,GET /api/v1/info,GET /api/v1/summary,GET /api/v1/perf-summary,GET /api/v1/settings,"
+                "GET /api/v1/autotune/presets,POST /api/v1/unlock",
+                "POST /api/v1/mining/stop,POST /api/v1/mining/start,POST /api/v1/mining/restart,POST /api/v1/settings",
+            ),
+        },
+        BRAIINS: {
+            Channel.RPC: _commands("version,summary,tunerstatus,temps"),
+            Channel.GRPC: _commands(
+                "/braiins.bos.v1.AuthenticationService/Login,/braiins.bos.v1.MinerService/GetMinerDetails,"
+                "/braiins.bos.v1.MinerService/GetMinerStats,/braiins.bos.v1.PerformanceService/GetTunerState",
+                "/braiins.bos.v1.ActionsService/PauseMining,/braiins.bos.v1.ActionsService/ResumeMining,"
+                "/braiins.bos.v1.PerformanceService/SetPowerTarget",
+            ),
         },
         WHATSMINER_V2: {
             Channel.RPC: _commands(

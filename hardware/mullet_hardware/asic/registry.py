@@ -14,8 +14,10 @@ from mullet_hardware.asic.capability import (
     ANTMINER_MODERN,
     ANTMINER_OLD,
     AXEOS,
+    BRAIINS,
     FIRMWARES,
     MONITOR,
+    VNISH,
     WHATSMINER_V2,
     WHATSMINER_V3,
 )
@@ -31,6 +33,8 @@ DEVICES = MappingProxyType(
         ANTMINER_MODERN: f"{FIRMWARE}.antminer:AntminerModern",
         ANTMINER_OLD: f"{FIRMWARE}.antminer_old:AntminerOld",
         AXEOS: f"{FIRMWARE}.axeos:AxeOs",
+        BRAIINS: f"{FIRMWARE}.braiins:Braiins",
+        VNISH: f"{FIRMWARE}.vnish:Vnish",
         WHATSMINER_V2: f"{FIRMWARE}.whatsminer_v2:WhatsminerV2",
         WHATSMINER_V3: f"{FIRMWARE}.whatsminer_v3:WhatsminerV3",
     }
@@ -90,10 +94,10 @@ class Registry:
         return self._banks.get(target.bank, {}).get("class") or self._known.get(target.address, {}).get("class")
 
     def _device_of(self, firmware_class: str, target: Target) -> Device:
-        module, _, name = DEVICES[firmware_class].partition(":")
-        build = getattr(import_module(module), name)
-        device: Device = build(self._access(target, firmware_class), target.identity, target.full_watts, self._now)
-        return device
+        build = device_class(firmware_class)
+        if build is None:
+            raise DeviceUnreachable(f"{target.address}: there is no driver for {firmware_class}")
+        return build(self._access(target, firmware_class), target.identity, target.full_watts, self._now)
 
     async def device(self, target: Target) -> Device:
         """Return the device of `target`, identifying it where its class is not known.
@@ -171,6 +175,15 @@ class Registry:
         miner, named = await self._foreigners.find(self._access(target, MONITOR), target.identity, self._now)
         self._found(host, {"class": MONITOR, "model": named[1] or "", "pyasic": named})
         return miner
+
+
+def device_class(firmware_class: str) -> Callable[..., Device] | None:
+    """Return what builds the devices of a class from (access, pinned identity, full watts, clock); None without one."""
+    if firmware_class not in DEVICES:
+        return None
+    module, _, name = DEVICES[firmware_class].partition(":")
+    build: Callable[..., Device] = getattr(import_module(module), name)
+    return build
 
 
 def _ports_of(bank: Mapping[str, Any]) -> Ports:

@@ -8,7 +8,9 @@ from types import MappingProxyType
 from mullet_simulators.miners.antminer import Antminer
 from mullet_simulators.miners.antminer_old import AntminerOld
 from mullet_simulators.miners.axeos import AxeOs
+from mullet_simulators.miners.braiins import Braiins
 from mullet_simulators.miners.physics import SimMiner
+from mullet_simulators.miners.vnish import Vnish
 from mullet_simulators.miners.whatsminer_v2 import Whatsminer
 from mullet_simulators.miners.whatsminer_v3 import WhatsminerV3
 
@@ -17,6 +19,8 @@ DEVICES: Mapping[str, type[SimMiner]] = MappingProxyType(
         "antminer": Antminer,
         "antminer_old": AntminerOld,
         "axeos": AxeOs,
+        "braiins": Braiins,
+        "vnish": Vnish,
         "whatsminer_v2": Whatsminer,
         "whatsminer_v3": WhatsminerV3,
     }

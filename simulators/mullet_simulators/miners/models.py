@@ -105,10 +105,23 @@ def _axeos(name: str, wire: str, key: str, kind: str, watts: float, th_per_s: fl
     )
 
 
+def _braiins(name: str, wire: str, pyasic_class: str, watts: float, th_per_s: float, chips: int) -> MinerModel:
+    stock = _antminer(name, wire, watts, th_per_s, 3, chips)
+    return replace(stock, protocol="braiins", pyasic_class=pyasic_class, min_limit_w=round(watts * 0.4))
+
+
+def _vnish(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    """An Antminer with another firmware: at its highest tuned preset."""
+    stock = _antminer(name, wire, watts, th_per_s, boards, chips)
+    kind = f"VNish{wire.split()[1]}"
+    return replace(stock, protocol="vnish", pyasic_class=kind, password="admin", min_limit_w=1700.0)
+
+
 MODELS = MappingProxyType(
     {
         model.name: model
         for model in (
+            _vnish("vnish-s19", "Antminer S19", 3200.0, 102.0, 3, 76),
             _whatsminer("whatsminer-m50s", "M50S_VH50", 3276.0, 126.0, 3, 135),
             _whatsminer("whatsminer-m60s", "M60S_VK30", 3422.0, 186.0, 3, 245),
             _whatsminer_v3("whatsminer-m60s-v3", "M60S_VK30", 3422.0, 186.0, 3, 245),
@@ -118,6 +131,8 @@ MODELS = MappingProxyType(
             _axeos("bitaxe-gamma", "BM1370", "BM1370", "BitAxeGamma", 17.0, 1.2, 1),
             _axeos("nerdqaxe-plus-plus", "NerdQAxe++", "", "", 72.0, 4.8, 4),
             _antminer("antminer-s21", "Antminer S21", 3500.0, 200.0, 3, 108),
+            _braiins("braiins-s19j-pro", "Antminer S19j Pro", "BOSMinerS19jPro", 3068.0, 104.0, 126),
+            _braiins("braiins-s19-xp", "Antminer S19 XP", "BOSMinerS19XP", 3010.0, 140.0, 110),
         )
     }
 )
