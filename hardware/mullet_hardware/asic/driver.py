@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -21,6 +23,8 @@ from mullet_hardware.asic.protocol import Frame, Target, telemetry_of
 
 OLDEST_ANSWER_S = 60.0
 SAVE_AFTER_S = 0.2
+LOADS_PER_WORKER = 5_000
+"""What one process polls every 10 s with a third of a core, so that orders find it idle."""
 
 
 class Inbox:
@@ -84,7 +88,7 @@ class AsicDriver:
         if self._workers:
             return
         await asyncio.to_thread(self._cache.load)
-        count = max((options.workers for options in self._options.values()), default=1)
+        count = worker_count(len(loads), [options.workers for options in self._options.values()])
         self._workers = [WorkerProcess(index, self._opening, self._found) for index in range(count)]
         try:
             await asyncio.gather(*(worker.start() for worker in self._workers))
@@ -139,7 +143,8 @@ class AsicDriver:
             DeviceError: see `mullet.ports`.
         """
         asked_at = self._clock.now()
-        reading = self._stamped(await self._worker(load).call("read", Target.of(load), deadline_s))
+        row = await self._worker(load).call("read", Target.of(load), deadline_s)
+        reading = _stamped(row, self._clock.now(), asyncio.get_running_loop().time())
         # The worker's clock ticks in milliseconds; no answer is older than its question.
         return reading if reading.at >= asked_at else replace(reading, at=asked_at)
 
@@ -150,8 +155,10 @@ class AsicDriver:
         for load in loads:
             shards.setdefault(self._worker(load), []).append(Target.of(load))
 
-        def sink(row: list[Any]) -> None:
-            inbox.put(self._stamped(row))
+        def sink(rows: list[list[Any]]) -> None:
+            now, ticks = self._clock.now(), asyncio.get_running_loop().time()
+            for row in rows:
+                inbox.put(_stamped(row, now, ticks))
 
         def lost_of(targets: list[Target]) -> Any:
             def lost(reason: str) -> None:
@@ -202,11 +209,6 @@ class AsicDriver:
             raise DeviceUnreachable(f"{load.id}: the driver is not open")
         return self._workers[zlib.crc32(load.address.encode()) % len(self._workers)]
 
-    def _stamped(self, row: list[Any]) -> Telemetry:
-        """Stamp a row with when the miner answered: worker and driver share the monotonic clock of the machine."""
-        age_s = asyncio.get_running_loop().time() - row[1]
-        return telemetry_of(row, self._clock.now() - min(OLDEST_ANSWER_S, max(0.0, age_s)))
-
     def _opening(self) -> Frame:
         banks = {bank: options.access(self._secret) for bank, options in self._options.items()}
         return {"t": "open", "id": 0, "banks": banks, "known": self._cache.entries}
@@ -222,3 +224,16 @@ class AsicDriver:
             self._unsaved = False
             await asyncio.sleep(SAVE_AFTER_S)
             await asyncio.to_thread(self._cache.save)
+
+
+def worker_count(loads: int, asked: Sequence[int | None]) -> int:
+    """Return how many workers to start: what the banks ask for, else as many as the fleet needs and cores allow."""
+    most = max((count for count in asked if count is not None), default=None)
+    if most is not None:
+        return most
+    return max(1, min(os.cpu_count() or 1, math.ceil(loads / LOADS_PER_WORKER)))
+
+
+def _stamped(row: list[Any], now: float, ticks: float) -> Telemetry:
+    """Stamp a row with when the miner answered: worker and driver share the monotonic clock of the machine."""
+    return telemetry_of(row, now - min(OLDEST_ANSWER_S, max(0.0, ticks - row[1])))

@@ -24,7 +24,11 @@ OPTIONS: Mapping[str, tuple[type, object, str]] = MappingProxyType(
         "ramp_down_s": (float, None, "measured 95th percentile from command to lower draw; the class's where absent"),
         "ramp_up_s": (float, None, "measured 95th percentile from command to higher draw; the class's where absent"),
         "identity_cache": (str, None, "file in which identified miners are remembered"),
-        "workers": (int, 1, "worker processes; the largest value of all banks counts"),
+        "workers": (
+            int,
+            None,
+            "worker processes; the largest value of all banks counts; by the size of the fleet where absent",
+        ),
     }
 )
 
@@ -42,7 +46,7 @@ class BankOptions:
     ramp_down_s: float | None = None
     ramp_up_s: float | None = None
     identity_cache: str | None = None
-    workers: int = 1
+    workers: int | None = None
 
     def access(self, secret: Callable[[str], str | None]) -> dict[str, Any]:
         """Return what a worker needs to reach the bank, the password included: it goes over the socket pair only."""
@@ -90,6 +94,6 @@ def parse_options(bank: str, given: Mapping[str, Any]) -> BankOptions:
         ramp_s = getattr(options, name)
         if ramp_s is not None and not 0.0 < ramp_s < 3600.0:
             raise ValueError(f"bank {bank}: option {name!r} is no ramp time in seconds")
-    if not 1 <= options.workers <= 64:
+    if options.workers is not None and not 1 <= options.workers <= 64:
         raise ValueError(f"bank {bank}: option 'workers' is to be from 1 to 64")
     return options

@@ -1,51 +1,76 @@
-"""Polls the loads of one watch at their period; what does not answer moves to a small lane with a back-off."""
+"""Polls every watched load at its period from one schedule; what does not answer moves to a small lane of its own.
+
+Polls start in bursts, every `TICK_S`: a machine that wakes for one request at a time spends more on waking than on
+the request. The same tick ends what is past its deadline, so that a poll needs no timer of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import heapq
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mullet.ports import DeviceError, DeviceUnreachable, IdentityMismatch
-from mullet_hardware.asic.device import within
-from mullet_hardware.asic.protocol import Reading, Target, fault_row
+from mullet.ports import DeviceError, DeviceGarbled, DeviceUnreachable
+from mullet_hardware.asic.protocol import Target, fault_row
 from mullet_hardware.asic.transport import PROBE_S, probe
 
 if TYPE_CHECKING:
+    from mullet_hardware.asic.device import Device
     from mullet_hardware.asic.registry import Registry
 
-POLL_SLOTS = 100
-SLOW_SLOTS = 20
-CALL_SLOTS = 50
+POLL_SLOTS = 256
+SLOW_SLOTS = 128
+"""What waits in the slow lane costs a socket and no work: there may be many, or the half-open starve the rest."""
+ORDER_SLOTS = 256
+CALL_SLOTS = 256
+SLOTS_BESIDE_ORDERS = 32
+"""Polls at once while orders are under way: an order must not wait for the processor."""
 HOLD_S = 0.5
 """A slot bounds work under way, not waiting: whoever waits longer than this for a device gives its slot away."""
+TICK_S = 0.05
 POLL_DEADLINE_S = 3.0
 SLOW_DEADLINE_S = 5.0
 BACKOFF_MOST_S = 10.0
+PREPARE_EVERY_S = 240.0
+PREPARE_SLOTS = 8
+"""Preparations at once: they cost more than a poll, and none of them is urgent."""
 
 Emit = Callable[[list[Any]], None]
 
 
 class Lane:
-    """At most so many at work at once."""
+    """At most so many calls at work at once."""
 
     def __init__(self, slots: int, hold_s: float | None) -> None:
         self._semaphore = asyncio.Semaphore(slots)
         self._hold_s = hold_s
+        self.busy = 0
+        """Calls that hold a slot or wait for one."""
 
     async def slot(self) -> Slot:
         """Return a slot, once one is free; it is to be used as a context manager."""
-        await self._semaphore.acquire()
-        return Slot(self._semaphore, self._hold_s)
+        self.busy += 1
+        try:
+            await self._semaphore.acquire()
+        except BaseException:
+            self.busy -= 1
+            raise
+        return Slot(self, self._semaphore, self._hold_s)
 
 
 class Slot:
     """One place in a lane, given back at the end of the `with` block or after the lane's hold time."""
 
-    __slots__ = ("_semaphore", "_timer")
+    __slots__ = ("_lane", "_semaphore", "_timer")
 
-    def __init__(self, semaphore: asyncio.Semaphore, hold_s: float | None) -> None:
+    def __init__(self, lane: Lane, semaphore: asyncio.Semaphore, hold_s: float | None) -> None:
+        self._lane = lane
         self._semaphore: asyncio.Semaphore | None = semaphore
         loop = asyncio.get_running_loop()
         self._timer = None if hold_s is None else loop.call_later(hold_s, self._give_back)
@@ -56,6 +81,7 @@ class Slot:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._lane.busy -= 1
         self._give_back()
 
     def _give_back(self) -> None:
@@ -64,58 +90,243 @@ class Slot:
             semaphore.release()
 
 
-class Poller:
-    """One watch: a task per load, spread over the period, each load's reading or fault emitted as it comes."""
+@dataclass(slots=True, eq=False)
+class Followed:
+    """One load of one watch."""
 
-    def __init__(
-        self, registry: Registry, fast: Lane, slow: Lane, targets: list[Target], period_s: float, emit: Emit
-    ) -> None:
+    target: Target
+    period_s: float
+    emit: Emit
+    silent: int = 0
+    """Failures to answer in a row; above 0 it is asked in the slow lane."""
+    prepare_at: float = 0.0
+    ended: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Poll:
+    """One poll under way."""
+
+    followed: Followed
+    began: float
+    limit_s: float
+    task: asyncio.Task[None] | None = None
+    holds_slot: bool = True
+    expired: bool = False
+    cancel_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Schedule:
+    """Loads in the order in which they are due."""
+
+    heap: list[tuple[float, int, Followed]] = field(default_factory=list)
+    _order: Iterator[int] = field(default_factory=itertools.count)
+
+    def add(self, due: float, followed: Followed) -> None:
+        """Let a load be due at `due`."""
+        heapq.heappush(self.heap, (due, next(self._order), followed))
+
+    def take(self, now: float) -> tuple[float, Followed] | None:
+        """Return the load that is due longest and when it was due, None where none is."""
+        while self.heap and (self.heap[0][0] <= now or self.heap[0][2].ended):
+            due, _, followed = heapq.heappop(self.heap)
+            if not followed.ended:
+                return due, followed
+        return None
+
+    def next_due(self) -> float:
+        """Return when the next load is due, infinity where there is none."""
+        return self.heap[0][0] if self.heap else math.inf
+
+
+class Poller:
+    """All watches of a worker. `orders` is the lane of commands, which go first."""
+
+    def __init__(self, registry: Registry, orders: Lane | None = None, slots: int = POLL_SLOTS) -> None:
         self._registry = registry
-        self._fast = fast
-        self._slow = slow
-        self._targets = targets
-        self._period_s = period_s
-        self._deadline_s = min(period_s, POLL_DEADLINE_S)
-        self._emit = emit
+        self._orders = orders
+        self._slots = slots
+        self._fast = Schedule()
+        self._slow = Schedule()
+        self._watches: dict[int, list[Followed]] = {}
+        self._polls: set[Poll] = set()
+        self._in_fast = 0
+        """Fast polls that hold a slot."""
+        self._in_slow = 0
+        self._preparations: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._closing = False
+
+    @property
+    def in_flight(self) -> int:
+        """Polls under way in both lanes."""
+        return len(self._polls)
+
+    def watch(self, number: int, targets: list[Target], period_s: float, emit: Emit) -> None:
+        """Follow `targets`, spread over the period; `emit` gets each reading or fault as a row, as it comes."""
+        now = asyncio.get_running_loop().time()
+        self.unwatch(number)
+        self._watches[number] = followed = [Followed(target, period_s, emit) for target in targets]
+        for index, item in enumerate(followed):
+            # The first reading tells the most: several loads may wait for it, and so no two at the same instant.
+            self._fast.add(now + period_s * index / len(targets), item)
+        self._changed.set()
+
+    def unwatch(self, number: int) -> None:
+        """Follow the loads of a watch no longer."""
+        for item in self._watches.pop(number, ()):
+            item.ended = True
 
     async def run(self) -> None:
-        """Poll until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for index, target in enumerate(self._targets):
-                offset_s = self._period_s * index / len(self._targets)
-                group.create_task(self._follow(target, offset_s), name=f"poll {target.load_id}")
+        """Poll until cancelled; what is under way then is cancelled and awaited.
 
-    async def _follow(self, target: Target, offset_s: float) -> None:
+        Raises:
+            Exception: a poll failed in a way that is no device's fault.
+        """
         loop = asyncio.get_running_loop()
-        due = loop.time() + offset_s
-        silent = 0
-        while True:
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            try:
-                reading = await (self._poll_slow(target) if silent else self._poll_fast(target))
-            except DeviceError as error:
-                silent = silent + 1 if isinstance(error, DeviceUnreachable) else 0
-                self._emit(fault_row(target.load_id, loop.time(), f"{type(error).__name__}: {error}"))
-            else:
-                silent = 0
-                self._emit(reading.pack(target.load_id, loop.time()))
-            due = max(due + self._period_s, loop.time())
-            if silent:
-                due = loop.time() + min(self._period_s * 2.0 ** (silent - 1), max(self._period_s, BACKOFF_MOST_S))
-
-    async def _poll_fast(self, target: Target) -> Reading:
-        with await self._fast.slot():
-            return await within(self._deadline_s, target.address, self._poll(target))
-
-    async def _poll_slow(self, target: Target) -> Reading:
-        with await self._slow.slot():
-            await within(2.0 * PROBE_S, target.address, probe(target.address, self._registry.access(target).rpc_port))
-            return await within(SLOW_DEADLINE_S, target.address, self._poll(target))
-
-    async def _poll(self, target: Target) -> Reading:
-        device = await self._registry.device(target)
         try:
-            return await device.poll()
-        except IdentityMismatch:
-            self._registry.doubt(target)
-            raise
+            while True:
+                now = loop.time()
+                self._end_overdue(now)
+                self._start_due(now)
+                if self._failure is not None:
+                    raise self._failure
+                self._changed.clear()
+                wait_s = TICK_S if self._polls else self._next_due() - loop.time()
+                if wait_s > TICK_S:
+                    try:
+                        async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
+                            await self._changed.wait()
+                    except TimeoutError:
+                        continue
+                else:
+                    await asyncio.sleep(TICK_S)
+        finally:
+            self._closing = True
+            tasks = [*self._preparations, *(poll.task for poll in self._polls if poll.task is not None)]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _next_due(self) -> float:
+        return min(self._fast.next_due(), self._slow.next_due())
+
+    def _end_overdue(self, now: float) -> None:
+        for poll in list(self._polls):
+            if poll.holds_slot and now - poll.began > HOLD_S:
+                self._give_back(poll)
+            if now > poll.cancel_at and poll.task is not None:
+                # A library may swallow a cancellation; it is then told again.
+                poll.expired, poll.cancel_at = True, now + 1.0
+                poll.task.cancel()
+
+    def _start_due(self, now: float) -> None:
+        slots = self._slots
+        if self._orders is not None and self._orders.busy:
+            slots = min(slots, SLOTS_BESIDE_ORDERS)
+        while self._in_fast < slots and (found := self._fast.take(now)) is not None:
+            self._start(now, *found)
+        while self._in_slow < SLOW_SLOTS and (found := self._slow.take(now)) is not None:
+            self._start(now, *found)
+
+    def _start(self, now: float, due: float, followed: Followed) -> None:
+        slow = followed.silent > 0
+        limit_s = PROBE_S + SLOW_DEADLINE_S if slow else min(followed.period_s, POLL_DEADLINE_S)
+        poll = Poll(followed, now, limit_s, holds_slot=not slow, cancel_at=now + limit_s)
+        if slow:
+            self._in_slow += 1
+        else:
+            self._in_fast += 1
+        self._polls.add(poll)
+        poll.task = asyncio.get_running_loop().create_task(self._carry_out(poll, due, slow))
+        poll.task.add_done_callback(self._look_at)
+
+    def _look_at(self, task: asyncio.Task[None]) -> None:
+        """Let `run` fail with what failed here: no device can be blamed for it."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error
+            self._changed.set()
+
+    def _give_back(self, poll: Poll) -> None:
+        if poll.holds_slot:
+            poll.holds_slot = False
+            self._in_fast -= 1
+
+    async def _carry_out(self, poll: Poll, due: float, slow: bool) -> None:
+        followed, loop = poll.followed, asyncio.get_running_loop()
+        target = followed.target
+        try:
+            if slow:
+                access = self._registry.access(target)
+                await probe(target.address, access.rpc_port or access.web_port)
+            device = await self._registry.device(target)
+            row = (await device.poll()).pack(target.load_id, loop.time())
+            took_s = loop.time() - poll.began
+            # Who answers, but later than a poll may take, stays where it holds up nobody.
+            silent = followed.silent if slow and took_s > min(followed.period_s, POLL_DEADLINE_S) else 0
+        except BaseException as error:
+            fault = self._fault_of(error, poll, target.address)
+            if fault is None:
+                self._leave(poll, slow)
+                raise
+            device = None
+            silent = followed.silent + 1 if isinstance(fault, DeviceUnreachable) else 0
+            row = fault_row(target.load_id, loop.time(), f"{type(fault).__name__}: {fault}")
+        self._leave(poll, slow)
+        if followed.ended:
+            return
+        followed.emit(row)
+        self._plan_next(followed, due, silent)
+        if device is not None and not slow and loop.time() >= followed.prepare_at:
+            self._begin_preparation(followed, device)
+
+    def _fault_of(self, error: BaseException, poll: Poll, who: str) -> DeviceError | None:
+        """Return what a failure says of the device, None where it says nothing of it."""
+        if poll.expired and isinstance(error, (Exception, asyncio.CancelledError)):
+            return DeviceUnreachable(f"{who} did not answer within {poll.limit_s:.1f} s")
+        if isinstance(error, DeviceError):
+            return error
+        if isinstance(error, OSError):
+            return DeviceUnreachable(f"{who}: {type(error).__name__}")
+        # The edge to a library that raises anything: the type is told, never the text, which may hold secrets.
+        if isinstance(error, Exception):
+            return DeviceGarbled(f"{who} answered something unexpected ({type(error).__name__})")
+        if isinstance(error, asyncio.CancelledError) and not self._closing:
+            return DeviceUnreachable(f"{who}: a request was given up")
+        return None
+
+    def _leave(self, poll: Poll, slow: bool) -> None:
+        self._polls.discard(poll)
+        if slow:
+            self._in_slow -= 1
+        else:
+            self._give_back(poll)
+
+    def _plan_next(self, followed: Followed, due: float, silent: int) -> None:
+        now, period_s = asyncio.get_running_loop().time(), followed.period_s
+        followed.silent = silent
+        if silent:
+            wait_s = min(period_s * 2.0 ** min(silent - 1, 10), max(period_s, BACKOFF_MOST_S))
+            self._slow.add(now + wait_s, followed)
+        else:
+            self._fast.add(max(due + period_s, now), followed)
+
+    def _begin_preparation(self, followed: Followed, device: Device) -> None:
+        """Let a device fetch ahead what its first order would have to fetch."""
+        prepare = getattr(device, "prepare", None)
+        if prepare is None or len(self._preparations) >= PREPARE_SLOTS or (self._orders and self._orders.busy):
+            return
+        loop = asyncio.get_running_loop()
+        followed.prepare_at = loop.time() + PREPARE_EVERY_S
+        task = loop.create_task(_prepare(prepare), name=f"prepare {followed.target.load_id}")
+        self._preparations.add(task)
+        task.add_done_callback(self._preparations.discard)
+
+
+async def _prepare(prepare: Callable[[], Awaitable[None]]) -> None:
+    """Prepare within a poll's time; a failure is told by the order that then finds nothing prepared."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(POLL_DEADLINE_S):
+            await prepare()

@@ -25,7 +25,7 @@ BACKOFF_MOST_S = 30.0
 
 log = logging.getLogger(__name__)
 
-Sink = Callable[[list[Any]], None]
+Sink = Callable[[list[list[Any]]], None]
 
 
 @dataclass(slots=True)
@@ -200,8 +200,7 @@ class WorkerProcess:
         if kind == "readings":
             watch = self._watches.get(frame["id"])
             if watch is not None:
-                for row in frame["rows"]:
-                    watch.sink(row)
+                watch.sink(frame["rows"])
         elif kind in ("result", "error"):
             answer = self._pending.get(frame["id"])
             if answer is not None and not answer.done():

@@ -11,10 +11,12 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mullet.domain.command import Verb
@@ -23,11 +25,13 @@ from mullet_hardware.asic.protocol import BEAT_S, Frame, Target, encode, kind_of
 
 if TYPE_CHECKING:
     from mullet_hardware.asic.device import Device
-    from mullet_hardware.asic.poller import Lane
+    from mullet_hardware.asic.poller import Lane, Poller
     from mullet_hardware.asic.registry import Registry
 
 PR_SET_PDEATHSIG = 1
 MOST_LOG_LINES = 200
+ROWS_WAIT_S = 0.05
+"""How long a reading waits for others, so that one frame carries them all."""
 
 
 class Outbox:
@@ -36,6 +40,7 @@ class Outbox:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._frames: deque[Frame] = deque()
+        self._flush: asyncio.TimerHandle | None = None
         self._rows: dict[int, dict[str, list[Any]]] = {}
         self._logs: deque[Frame] = deque(maxlen=MOST_LOG_LINES)
         self._filled = asyncio.Event()
@@ -46,9 +51,13 @@ class Outbox:
         self._filled.set()
 
     def put_row(self, watch: int, row: list[Any]) -> None:
-        """Queue a reading; a newer one of the same load takes its place."""
-        self._rows.setdefault(watch, {})[row[0]] = row
-        self._filled.set()
+        """Queue a reading, to leave with others a moment later; a newer one of the same load takes its place."""
+        rows = self._rows.get(watch)
+        if rows is None:
+            rows = self._rows[watch] = {}
+        rows[row[0]] = row
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(ROWS_WAIT_S, self._filled.set)
 
     def put_log(self, record: logging.LogRecord) -> None:
         """Queue a log line; the oldest go where there are too many."""
@@ -61,6 +70,9 @@ class Outbox:
         while True:
             await self._filled.wait()
             self._filled.clear()
+            if self._flush is not None:
+                self._flush.cancel()
+                self._flush = None
             frames = [*self._frames, *self._logs]
             rows, self._rows = self._rows, {}
             self._frames.clear()
@@ -85,12 +97,12 @@ class FrameHandler(logging.Handler):
 class Server:
     """Carries out what the driver asks."""
 
-    def __init__(self, registry: Registry, lanes: tuple[Lane, Lane, Lane], outbox: Outbox) -> None:
+    def __init__(self, registry: Registry, poller: Poller, orders: Lane, questions: Lane, outbox: Outbox) -> None:
         self._registry = registry
-        self._fast, self._slow, self._priority = lanes
+        self._poller = poller
+        self._orders, self._questions = orders, questions
         self._outbox = outbox
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._watches: dict[int, asyncio.Task[None]] = {}
 
     def handle(self, frame: Frame) -> None:
         """Start what a frame asks for."""
@@ -102,29 +114,18 @@ class Server:
         elif kind == "cancel" and number in self._calls:
             self._calls[number].cancel()
         elif kind == "watch":
-            watching = asyncio.create_task(self._watch(number, frame), name=f"watch {number}")
-            watching.add_done_callback(_end_with)
-            self._watches[number] = watching
-        elif kind == "unwatch" and number in self._watches:
-            self._watches.pop(number).cancel()
+            targets = [Target.unpack(row) for row in frame["targets"]]
+            self._poller.watch(number, targets, frame["period_s"], partial(self._outbox.put_row, number))
+        elif kind == "unwatch":
+            self._poller.unwatch(number)
 
     async def close(self) -> None:
-        """End all calls and watches."""
-        tasks = [*self._calls.values(), *self._watches.values()]
+        """End all calls."""
+        tasks = list(self._calls.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._registry.close()
-
-    async def _watch(self, number: int, frame: Frame) -> None:
-        from mullet_hardware.asic.poller import Poller
-
-        targets = [Target.unpack(row) for row in frame["targets"]]
-
-        def emit(row: list[Any]) -> None:
-            self._outbox.put_row(number, row)
-
-        await Poller(self._registry, self._fast, self._slow, targets, frame["period_s"], emit).run()
 
     async def _call(self, number: int, frame: Frame) -> None:
         from mullet_hardware.asic.device import within
@@ -138,7 +139,8 @@ class Server:
             self._outbox.put({"t": "result", "id": number, "value": value})
 
     async def _perform(self, target: Target, frame: Frame) -> Any:
-        with await self._priority.slot():
+        lane = self._orders if frame["op"] == "apply" else self._questions
+        with await lane.slot():
             device = await self._registry.device(target)
             try:
                 return await self._ask(device, target, frame)
@@ -167,11 +169,14 @@ async def serve(connection: socket.socket) -> None:
     if opening is None:
         return
     outbox = Outbox(writer)
-    server = _build_server(opening, outbox)
+    server, poller = _build_server(opening, outbox)
     outbox.put({"t": "ready"})
+    polling = asyncio.create_task(poller.run(), name="poller")
+    polling.add_done_callback(_end_with)
     tasks = [
         asyncio.create_task(outbox.run(), name="outbox"),
         asyncio.create_task(_beat(outbox), name="beat"),
+        polling,
     ]
     try:
         while (frame := await receive(reader)) is not None:
@@ -184,11 +189,11 @@ async def serve(connection: socket.socket) -> None:
         writer.close()
 
 
-def _build_server(opening: Frame, outbox: Outbox) -> Server:
+def _build_server(opening: Frame, outbox: Outbox) -> tuple[Server, Poller]:
     """Import pyasic (seconds of CPU), undo what that does to logging, and build what serves."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    from mullet_hardware.asic.poller import CALL_SLOTS, HOLD_S, POLL_SLOTS, SLOW_SLOTS, Lane
+    from mullet_hardware.asic.poller import CALL_SLOTS, HOLD_S, ORDER_SLOTS, Lane, Poller
     from mullet_hardware.asic.registry import Registry
 
     root.handlers[:] = [*handlers, FrameHandler(outbox)]
@@ -196,17 +201,18 @@ def _build_server(opening: Frame, outbox: Outbox) -> Server:
     logging.getLogger("asyncssh").setLevel(logging.NOTSET)
     gc.collect()
     gc.freeze()
-    lanes = (Lane(POLL_SLOTS, HOLD_S), Lane(SLOW_SLOTS, None), Lane(CALL_SLOTS, HOLD_S))
+    orders, questions = Lane(ORDER_SLOTS, HOLD_S), Lane(CALL_SLOTS, HOLD_S)
 
     def found(address: str, entry: dict[str, Any]) -> None:
         outbox.put({"t": "found", "address": address, "entry": entry})
 
     registry = Registry(opening["banks"], opening["known"], found, asyncio.get_running_loop().time)
-    return Server(registry, lanes, outbox)
+    poller = Poller(registry, orders)
+    return Server(registry, poller, orders, questions, outbox), poller
 
 
 def _end_with(task: asyncio.Task[None]) -> None:
-    """End the process where a watch has failed: a rebuilt worker polls again, a silent one would never tell."""
+    """End the process where polling has failed: a rebuilt worker polls again, a silent one would never tell."""
     if not task.cancelled() and (error := task.exception()) is not None:
         sys.excepthook(type(error), error, error.__traceback__)
         os._exit(1)
@@ -227,9 +233,17 @@ def die_with(parent: int) -> None:
             sys.exit(0)
 
 
+def raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the system lets this process have: each request under way is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main(arguments: list[str]) -> None:
     """Serve over the socket whose descriptor is the first argument."""
     die_with(int(arguments[1]))
+    raise_descriptor_limit()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(arguments[0]))
     connection.setblocking(False)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pyasic.rpc.btminer import BTMinerRPCAPI, create_privileged_cmd, parse_btminer_priviledge_data
 
 from mullet.domain.command import Verb
 from mullet.ports import CredentialsRejected, DeviceGarbled, DeviceRefused, IdentityMismatch, UnsafeWrite
-from mullet_hardware.asic.allowed import Channel, allow
+from mullet_hardware.asic.allowed import AllowedRequest, Channel, allow
 from mullet_hardware.asic.capability import WHATSMINER_V2
 from mullet_hardware.asic.device import (
     MOST_TH_PER_S,
@@ -43,6 +44,12 @@ TOKEN_PROBLEMS = frozenset({23, 135, 137})
 FIRST_V3 = 20241101
 
 
+@lru_cache(maxsize=32)
+def _question(command: str) -> AllowedRequest:
+    """Return the request of a plain command, made and checked once: it is asked of thousands every second."""
+    return allow(WHATSMINER_V2, Channel.RPC, command, json.dumps({"command": command}).encode())
+
+
 class GuardedRpc(BTMinerRPCAPI):  # type: ignore[misc]
     """pyasic's tokens and encryption over our own connections: nothing leaves that the allow-list does not name."""
 
@@ -60,7 +67,7 @@ class GuardedRpc(BTMinerRPCAPI):  # type: ignore[misc]
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the answer to a reading command, errors of the device included."""
-        request = allow(WHATSMINER_V2, Channel.RPC, command, json.dumps({"command": command}).encode())
+        request = _question(command)
         if request.writes or parameters is not None or kwargs:
             raise UnsafeWrite(f"{self.ip}: {command} must not be sent like this")
         return parse_object(await exchange(self.ip, self.port, request, rpc_is_whole), f"{self.ip} ({command})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,49 +13,77 @@ import pytest
 
 from mullet.ports import DeviceGarbled
 from mullet_hardware.asic import poller as poller_module
+from mullet_hardware.asic.driver import worker_count
 from mullet_hardware.asic.poller import Lane, Poller
 from mullet_hardware.asic.protocol import Reading, Target
 
 
 class FakeFleet:
-    """Devices by address: silent, garbling, or answering at once."""
+    """Devices by address: silent, garbling, slow, or answering at once."""
 
     def __init__(self) -> None:
         self.silent: set[str] = set()
         self.garbling: set[str] = set()
+        self.after_s = 0.0
         self.polls: dict[str, int] = {}
+        self.prepared: list[str] = []
+        self.under_way = 0
+        self.most_under_way = 0
 
     def access(self, target: Target) -> Any:
-        return SimpleNamespace(rpc_port=1)
+        return SimpleNamespace(rpc_port=1, web_port=0)
 
     async def device(self, target: Target) -> Any:
         async def poll() -> Reading:
             self.polls[target.address] = self.polls.get(target.address, 0) + 1
-            if target.address in self.silent:
-                await asyncio.sleep(60.0)
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            try:
+                if target.address in self.silent:
+                    await asyncio.sleep(60.0)
+                if self.after_s:
+                    await asyncio.sleep(self.after_s)
+            finally:
+                self.under_way -= 1
             if target.address in self.garbling:
                 raise DeviceGarbled("no JSON")
             return Reading(th_per_s=1.0)
 
-        return SimpleNamespace(poll=poll)
+        async def prepare() -> None:
+            self.prepared.append(target.address)
+
+        return SimpleNamespace(poll=poll, prepare=prepare)
+
+
+Rows = dict[str, list[Any]]
+
+
+def targets(count: int) -> list[Target]:
+    return [Target(f"m-{k}", "b", f"127.0.0.{k}", None, 1.0) for k in range(1, count + 1)]
+
+
+def into(rows: Rows) -> Callable[[list[Any]], None]:
+    return lambda row: rows.setdefault(row[0], []).append(row)
 
 
 @asynccontextmanager
-async def polling(fleet: FakeFleet, count: int, period_s: float, slots: int) -> AsyncIterator[dict[str, list[Any]]]:
-    rows: dict[str, list[Any]] = {}
-    targets = [Target(f"m-{k}", "b", f"127.0.0.{k}", None, 1.0) for k in range(1, count + 1)]
-    fast, slow = Lane(slots, 0.05), Lane(2, None)
-
-    def emit(row: list[Any]) -> None:
-        rows.setdefault(row[0], []).append(row)
-
-    run = Poller(cast(Any, fleet), fast, slow, targets, period_s, emit).run()
-    task = asyncio.ensure_future(run)
+async def running(poller: Poller) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(poller.run())
     try:
-        yield rows
+        yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        assert poller.in_flight == 0
+
+
+@asynccontextmanager
+async def polling(fleet: FakeFleet, count: int, period_s: float, slots: int) -> AsyncIterator[Rows]:
+    rows: Rows = {}
+    poller = Poller(cast(Any, fleet), slots=slots)
+    poller.watch(1, targets(count), period_s, into(rows))
+    async with running(poller):
+        yield rows
 
 
 async def until(holds: Any, within_s: float = 5.0) -> None:
@@ -66,6 +94,7 @@ async def until(holds: Any, within_s: float = 5.0) -> None:
 
 async def test_the_hung_hold_no_slot_and_delay_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller_module, "SLOW_DEADLINE_S", 0.3)
+    monkeypatch.setattr(poller_module, "HOLD_S", 0.05)
     fleet = FakeFleet()
     fleet.silent = {f"127.0.0.{k}" for k in range(1, 9)}
     async with polling(fleet, 12, 0.3, slots=2) as rows:
@@ -100,3 +129,93 @@ async def test_who_answers_nonsense_is_told_every_period() -> None:
     async with polling(fleet, 1, 0.1, slots=2) as rows:
         await until(lambda: len(rows.get("m-1", [])) >= 4, 2.0)
         assert all("DeviceGarbled" in row[-1] for row in rows["m-1"])
+
+
+async def test_one_schedule_serves_all_watches_and_forgets_those_that_end() -> None:
+    fleet, one, other = FakeFleet(), dict[str, list[Any]](), dict[str, list[Any]]()
+    poller = Poller(cast(Any, fleet))
+    async with running(poller):
+        poller.watch(1, targets(3), 0.1, into(one))
+        poller.watch(2, targets(5)[3:], 0.1, into(other))
+        await until(lambda: len(one) == 3 and len(other) == 2)
+        poller.unwatch(1)
+        polls = fleet.polls["127.0.0.1"]
+        seen = len(other["m-4"])
+        await until(lambda: len(other["m-4"]) >= seen + 4)
+        assert fleet.polls["127.0.0.1"] <= polls + 1, "one may have been under way"
+
+
+async def test_polls_keep_to_their_slots_and_miss_nobody() -> None:
+    fleet = FakeFleet()
+    fleet.after_s = 0.02
+    async with polling(fleet, 40, 0.1, slots=4) as rows:
+        await until(lambda: len(rows) == 40 and all(len(found) >= 2 for found in rows.values()))
+    assert fleet.most_under_way == 4
+
+
+async def test_orders_under_way_leave_polls_a_few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller_module, "SLOTS_BESIDE_ORDERS", 2)
+    fleet, rows = FakeFleet(), dict[str, list[Any]]()
+    fleet.after_s = 0.02
+    orders = Lane(1, None)
+    poller = Poller(cast(Any, fleet), orders, slots=8)
+    poller.watch(1, targets(16), 0.1, into(rows))
+    with await orders.slot():
+        async with running(poller):
+            await until(lambda: len(rows) == 16)
+    assert fleet.most_under_way == 2
+    assert fleet.prepared == [], "what is fetched ahead waits for orders"
+    assert orders.busy == 0
+
+
+async def test_who_answers_late_stays_in_the_slow_lane_and_is_read_all_the_same() -> None:
+    fleet = FakeFleet()
+    fleet.after_s = 0.3
+    async with polling(fleet, 1, 0.1, slots=1) as rows:
+        await until(lambda: sum(row[-1] is None for row in rows.get("m-1", [])) >= 3, 8.0)
+        good = [number for number, row in enumerate(rows["m-1"]) if row[-1] is None]
+        assert good == list(range(good[0], len(rows["m-1"]))), "it does not flap between the lanes"
+
+
+async def test_a_device_is_prepared_once_and_not_at_every_poll() -> None:
+    fleet = FakeFleet()
+    async with polling(fleet, 3, 0.1, slots=8) as rows:
+        await until(lambda: len(rows) == 3 and all(len(found) >= 3 for found in rows.values()))
+    assert sorted(fleet.prepared) == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+
+
+async def test_a_swallowed_cancellation_is_told_again_and_still_no_answer() -> None:
+    class Stubborn(FakeFleet):
+        async def device(self, target: Target) -> Any:
+            async def poll() -> Reading:
+                try:
+                    await asyncio.sleep(60.0)
+                except asyncio.CancelledError:
+                    raise ValueError("a library does this") from None
+                raise AssertionError
+
+            return SimpleNamespace(poll=poll)
+
+    async with polling(Stubborn(), 1, 0.1, slots=1) as rows:
+        await until(lambda: rows.get("m-1"))
+        assert "DeviceUnreachable" in rows["m-1"][0][-1]
+
+
+async def test_what_is_no_devices_fault_ends_the_poller() -> None:
+    def fail(row: list[Any]) -> None:
+        raise RuntimeError("a bug")
+
+    poller = Poller(cast(Any, FakeFleet()))
+    poller.watch(1, targets(1), 0.1, fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(poller.run(), 5.0)
+
+
+@pytest.mark.parametrize(
+    ("loads", "asked", "count"), [(10, [None], 1), (10_000, [None], 2), (10_000, [None, 1], 1), (10, [3, 2, None], 3)]
+)
+def test_workers_follow_the_fleet_unless_a_bank_says_how_many(
+    loads: int, asked: list[int | None], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert worker_count(loads, asked) == count
