@@ -26,15 +26,16 @@ The error tree (vendor errors are translated once, at the driver's edge):
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from mullet.domain.command import Command, Receipt
 from mullet.domain.facility import Mode
-from mullet.domain.load import Capability, Load
+from mullet.domain.load import Capability, Load, Steering
 from mullet.domain.plan import Plan, PlanRequest
 from mullet.domain.snapshot import Hold, HoldKind
-from mullet.domain.telemetry import MeterReading, Telemetry
+from mullet.domain.telemetry import LoadState, MeterReading, Telemetry
 
 
 class MulletError(Exception):
@@ -181,6 +182,62 @@ class Driver(Protocol):
 
     async def restore_defaults(self, load: Load, deadline_s: float) -> Receipt:
         """Put back what was found at first contact. Only ever called by an operator's command."""
+
+
+class Outcome(StrEnum):
+    """What a search found at one address."""
+
+    FOUND = "found"
+    UNIDENTIFIED = "unidentified"
+    """It answers as a device would, and cannot be said to be one; the sighting says why."""
+    OTHER = "other"
+    """It answers, and is nothing that could be driven."""
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What answered at one address. What was not learnt is None; watts are W, hashrates TH/s."""
+
+    address: str
+    outcome: Outcome
+    reason: str = ""
+    title: str = ""
+    """What drives it, for people."""
+    make: str = ""
+    model: str = ""
+    firmware: str = ""
+    identity: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What a bank's options must say so that the driver reaches it."""
+    steering: Steering | None = None
+    state: LoadState | None = None
+    watts: float | None = None
+    """Measured by the device itself, just now."""
+    limit_watts: float | None = None
+    th_per_s: float | None = None
+    nameplate_watts: float | None = None
+    """What its maker's data sheet says of the model, an estimate."""
+    nameplate_th_per_s: float | None = None
+    default_password: bool | None = None
+    """Whether it accepts its maker's default password; None where nothing that was read asks for one."""
+    asks_password: bool = False
+    """Whether writing needs a password."""
+
+
+class Discoverer(Protocol):
+    """Searches addresses for devices that a driver of this name can drive; entry point group `mullet.discoverers`.
+
+    Built with one `DriverContext`, whose options are those of the search under the key "discover"; it publishes an
+    `options_schema`, and raises ValueError for options that are not usable.
+    """
+
+    def search(self, addresses: Sequence[str]) -> AsyncIterator[Sighting]:
+        """Yield one sighting for each address, in the order in which they come. Never writes to a device.
+
+        Raises:
+            DeviceError: the search itself could not go on.
+        """
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ class Group(StrEnum):
     """The entry point groups that mullet looks into."""
 
     DRIVERS = "mullet.drivers"
+    DISCOVERERS = "mullet.discoverers"
     METERS = "mullet.meters"
     SWITCHES = "mullet.switches"
     FEEDS = "mullet.feeds"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mullet import __version__
-from mullet.cli import journal, operate, plan, policy, start, status
+from mullet.cli import discover, journal, operate, plan, policy, start, status
 from mullet.cli.say import say
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ def _say_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for module in (start, policy, plan, status, operate):
+for module in (start, discover, policy, plan, status, operate):
     module.register(app)
 app.add_typer(journal.app, name="journal")
 

@@ -74,12 +74,13 @@ class Identifier:
     """Asks hosts what they are; its lanes bound what is asked at once, whoever asks."""
 
     def __init__(self, asked: int = ASKED, knocks: int = KNOCKS) -> None:
+        self.knocks = knocks
         self._asked = asyncio.Semaphore(asked)
-        self._knocks = asyncio.Semaphore(knocks)
+        self._knocking = asyncio.Semaphore(knocks)
 
     async def look(self, host: str, ports: Ports, patience: float = 1.0) -> Verdict:
         """Return what `host` is by what it says; never writes, asks for no password. `patience` stretches waits."""
-        async with self._knocks:
+        async with self._knocking:
             rpc, web, v3 = await asyncio.gather(*(knock(host, port) for port in (ports.rpc, ports.web, ports.v3)))
         if rpc is None and web is None and v3 is None:
             return Verdict(Standing.SILENT, (), "", "does not answer")
@@ -256,7 +257,7 @@ def _is_object(text: str) -> bool:
 def _length_is_met(answer: bytearray) -> bool:
     if len(answer) < _LENGTH.size:
         return False
-    (size,) = _LENGTH.unpack_from(answer)
+    size: int = _LENGTH.unpack_from(answer)[0]
     return len(answer) >= _LENGTH.size + size
 
 

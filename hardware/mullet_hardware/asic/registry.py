@@ -15,7 +15,9 @@ from mullet_hardware.asic.capability import (
     ANTMINER_OLD,
     AXEOS,
     BRAIINS,
+    EPIC,
     FIRMWARES,
+    LUXOS,
     MONITOR,
     VNISH,
     WHATSMINER_V2,
@@ -34,8 +36,10 @@ DEVICES = MappingProxyType(
         ANTMINER_OLD: f"{FIRMWARE}.antminer_old:AntminerOld",
         AXEOS: f"{FIRMWARE}.axeos:AxeOs",
         BRAIINS: f"{FIRMWARE}.braiins:Braiins",
+        EPIC: f"{FIRMWARE}.epic:EpicPowerPlay",
         VNISH: f"{FIRMWARE}.vnish:Vnish",
         WHATSMINER_V2: f"{FIRMWARE}.whatsminer_v2:WhatsminerV2",
+        LUXOS: f"{FIRMWARE}.luxos:LuxOs",
         WHATSMINER_V3: f"{FIRMWARE}.whatsminer_v3:WhatsminerV3",
     }
 )
