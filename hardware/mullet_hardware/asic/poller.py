@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mullet.ports import DeviceError, DeviceGarbled, DeviceUnreachable
+from mullet.ports import DeviceError, DeviceGarbled, DeviceUnreachable, IdentityMismatch
 from mullet_hardware.asic.protocol import Target, fault_row
 from mullet_hardware.asic.transport import PROBE_S, probe
 
@@ -271,6 +271,8 @@ class Poller:
             if fault is None:
                 self._leave(poll, slow)
                 raise
+            if isinstance(fault, IdentityMismatch):
+                self._registry.doubt(target)
             device = None
             silent = followed.silent + 1 if isinstance(fault, DeviceUnreachable) else 0
             row = fault_row(target.load_id, loop.time(), f"{type(fault).__name__}: {fault}")
