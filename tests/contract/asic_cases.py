@@ -54,9 +54,11 @@ CASES = {
         FirmwareCase("antminer_modern", "antminer-s19", 3250.0, 0.04, {"web_port": 8080}, 2600.0, "low"),
         FirmwareCase("antminer_old", "antminer-s9", 1323.0, 0.04, {"web_port": 8080}, controlled=False),
         FirmwareCase("axeos", "nerdqaxe-plus-plus", 72.0, 0.1, {"web_port": 8080}, controlled=False),
+        FirmwareCase("epic", "epic-s19", 3250.0, 0.04),
         FirmwareCase("vnish", "vnish-s19", 3200.0, 0.04, {"web_port": 8080}, middle_watts=2500.0),
         FirmwareCase("braiins", "braiins-s19j-pro", 3068.0, 0.04, middle_watts=2200.0),
         FirmwareCase("whatsminer_v2", "whatsminer-m50s", 3276.0, 0.1, middle_watts=2200.0),
         FirmwareCase("whatsminer_v3", "whatsminer-m60s-v3", 3422.0, 0.1, middle_watts=2300.0),
+        FirmwareCase("luxos", "antminer-s19kpro-luxos", 2794.0, 0.1, middle_watts=2200.0, requests_per_read=4.0),
     )
 }

@@ -19,6 +19,8 @@ from mullet_hardware.asic.capability import (
     ANTMINER_OLD,
     AXEOS,
     BRAIINS,
+    EPIC,
+    LUXOS,
     VNISH,
     WHATSMINER_V2,
     WHATSMINER_V3,
@@ -83,6 +85,9 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
         AXEOS: {
             Channel.WEB: _commands("GET /api/system/info"),
         },
+        EPIC: {
+            Channel.WEB: _commands("GET /summary,GET /capabilities,GET /network", "POST /miner"),
+        },
         VNISH: {
             Channel.WEB: _commands(
                 "GET /,GET /api/v1/info,GET /api/v1/summary,GET /api/v1/perf-summary,GET /api/v1/settings,"
@@ -103,6 +108,13 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
             Channel.RPC: _commands(
                 "summary,status,devdetails,get_version,get_miner_info,get_token",
                 "power_off,power_on,set_power_pct",
+            ),
+        },
+        LUXOS: {
+            # After the colon the argument, where it decides what the command does.
+            Channel.RPC: _commands(
+                "version,summary,power,config,temps,profiles,atm,session",
+                "logon,logoff,curtail:sleep,curtail:wakeup,profileset,atmset",
             ),
         },
         WHATSMINER_V3: {

@@ -177,7 +177,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 name=LUXOS,
                 title="LuxOS",
                 capability=_capability(Steering.STEPPED, True, 5.0, 45.0),
-                power_by="the highest profile at or below",
+                power_by="the highest profile at or below (its thermal management is bounded by it, too)",
                 keeps=Keeps.PERSISTENT,
                 mining_told_by="`CurtailMode` of config together with fresh hashrate",
                 rpc_port=4028,
@@ -186,7 +186,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 password=None,
                 grade_of_reads=Grade.CAPTURE,
                 grade_of_writes=Grade.DOCUMENTATION,
-                sources="LuxOS API documentation as cited by pyasic 0.79; asic-rs captures (luxminer)",
+                sources="LuxOS API documentation as cited by pyasic 0.79; luxos-tooling; asic-rs captures (luxminer)",
             ),
             Firmware(
                 name=VNISH,
@@ -215,8 +215,8 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 username=None,
                 password="letmein",
                 grade_of_reads=Grade.SOURCE,
-                grade_of_writes=Grade.SOURCE,
-                sources="pyasic 0.79 (web/epic.py)",
+                grade_of_writes=Grade.DOCUMENTATION,
+                sources="ePIC's API document (epic-dashboard); pyasic 0.79 (web/epic.py)",
             ),
             Firmware(
                 name=AURADINE,

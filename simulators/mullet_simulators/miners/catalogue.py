@@ -9,6 +9,8 @@ from mullet_simulators.miners.antminer import Antminer
 from mullet_simulators.miners.antminer_old import AntminerOld
 from mullet_simulators.miners.axeos import AxeOs
 from mullet_simulators.miners.braiins import Braiins
+from mullet_simulators.miners.epic import Epic
+from mullet_simulators.miners.luxos import LuxOs
 from mullet_simulators.miners.physics import SimMiner
 from mullet_simulators.miners.vnish import Vnish
 from mullet_simulators.miners.whatsminer_v2 import Whatsminer
@@ -20,7 +22,9 @@ DEVICES: Mapping[str, type[SimMiner]] = MappingProxyType(
         "antminer_old": AntminerOld,
         "axeos": AxeOs,
         "braiins": Braiins,
+        "epic": Epic,
         "vnish": Vnish,
+        "luxos": LuxOs,
         "whatsminer_v2": Whatsminer,
         "whatsminer_v3": WhatsminerV3,
     }

@@ -117,14 +117,29 @@ def _vnish(name: str, wire: str, watts: float, th_per_s: float, boards: int, chi
     return replace(stock, protocol="vnish", pyasic_class=kind, password="admin", min_limit_w=1700.0)
 
 
+def _epic(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    """An Antminer with another firmware."""
+    stock = _antminer(name, wire, watts, th_per_s, boards, chips)
+    kind = f"ePIC{wire.split()[1]}"
+    return replace(stock, protocol="epic", pyasic_class=kind, password="letmein")
+
+
+def _luxos(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    stock = _antminer(name, wire, watts, th_per_s, boards, chips)
+    kind = f"LUXMiner{wire.split(' ', 1)[1].replace(' ', '')}"
+    return replace(stock, protocol="luxos", pyasic_class=kind, stop_ramp_s=3.0, boot_s=12.0, min_limit_w=0.28 * watts)
+
+
 MODELS = MappingProxyType(
     {
         model.name: model
         for model in (
+            _epic("epic-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
             _vnish("vnish-s19", "Antminer S19", 3200.0, 102.0, 3, 76),
             _whatsminer("whatsminer-m50s", "M50S_VH50", 3276.0, 126.0, 3, 135),
             _whatsminer("whatsminer-m60s", "M60S_VK30", 3422.0, 186.0, 3, 245),
             _whatsminer_v3("whatsminer-m60s-v3", "M60S_VK30", 3422.0, 186.0, 3, 245),
+            _luxos("antminer-s19kpro-luxos", "Antminer S19k Pro", 2794.0, 121.8, 3, 77),
             _antminer("antminer-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
             _antminer_old("antminer-s9", "Antminer S9", 1323.0, 13.5, 3, 63),
             _antminer_old("antminer-s17", "Antminer S17", 2385.0, 53.0, 3, 48),
