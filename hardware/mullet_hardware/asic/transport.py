@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from mullet.ports import DeviceGarbled, DeviceUnreachable
 from mullet_hardware.asic.allowed import AllowedRequest
 
 MOST_ANSWER_BYTES = 4 << 20
 PROBE_S = 1.0
+
+T = TypeVar("T")
 
 
 class ConnectionRefused(DeviceUnreachable):
@@ -55,10 +57,20 @@ async def exchange(host: str, port: int, request: AllowedRequest, whole: Callabl
         DeviceUnreachable: no connection, or it was reset before an answer.
         DeviceGarbled: an answer without end.
     """
+    return await converse(host, port, lambda done: _Exchange(request.payload, whole, done))
+
+
+async def converse(host: str, port: int, protocol: Callable[[asyncio.Future[T]], asyncio.Protocol]) -> T:
+    """Return what a protocol over one connection sets its future to; the connection is aborted whatever happens.
+
+    Raises:
+        DeviceUnreachable: no connection.
+        DeviceError: what the protocol sets.
+    """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[bytes] = loop.create_future()
+    done: asyncio.Future[T] = loop.create_future()
     try:
-        transport, _ = await loop.create_connection(lambda: _Exchange(request.payload, whole, done), host, port)
+        transport, _ = await loop.create_connection(lambda: protocol(done), host, port)
     except ConnectionRefusedError as error:
         raise ConnectionRefused(f"{host}:{port} refuses connections") from error
     except OSError as error:
