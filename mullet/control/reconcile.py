@@ -13,8 +13,9 @@ from mullet.domain.feeds import Cause
 from mullet.domain.load import Load, LoadKind
 from mullet.domain.plan import Desired, Setpoint
 from mullet.domain.snapshot import HoldKind, Snapshot
-from mullet.domain.telemetry import LoadState
+from mullet.domain.telemetry import LoadState, Telemetry
 from mullet.planning.accounting import CircuitAccount
+from mullet.planning.stance import running_point
 
 LIMIT_DEADBAND_WATTS = 15.0
 """A device limit this close to the wanted one is left alone: demand is not known to a watt."""
@@ -56,12 +57,22 @@ class _Step:
     setpoint: Setpoint
     entry: LedgerEntry
     verb: Verb
+    point: str
+    watts: float
+    """What is asked for: the setpoint, but a miner that is woken to a point between wakes as it likes first."""
     most_now: float
     most_then: float
+    lifts: bool = False
+    """It goes up from where it is seen to stand, although it already counts at that or more."""
 
     @property
     def raises(self) -> bool:
-        return self.verb is Verb.WAKE or self.most_then > self.most_now + 1e-6
+        return self.verb is Verb.WAKE or self.lifts or self.most_then > self.most_now + 1e-6
+
+    @property
+    def moves(self) -> bool:
+        """Whether a running miner only goes to another point: that starts and stops nothing."""
+        return self.verb is Verb.POWER and self.load.kind is LoadKind.MINER
 
     @property
     def restores(self) -> bool:
@@ -96,7 +107,7 @@ def reconcile(
     rises = _admit(facility, snapshot, accounts, raising, desired.armed_watts, pace, withheld)
     number = snapshot.ledger.next_seq
     commands: list[Command] = []
-    for step, watts in [*((step, step.setpoint.watts) for step in falls), *rises]:
+    for step, watts in [*((step, step.watts) for step in falls), *rises]:
         commands.append(_command(facility, snapshot, step, watts, number, desired.plan_id))
         number += 1
     return Dispatch(tuple(commands[: len(falls)]), tuple(commands[len(falls) :]), withheld)
@@ -115,17 +126,16 @@ def _differences(
         verb = _verb(load, setpoint, snapshot, entry, most_now[load_id])
         if verb is None:
             continue
-        most_then = setpoint.watts if load.capability.enforces_limit else load.most_at(load.point(setpoint.point))
-        step = _Step(load, setpoint, entry, verb, most_now[load_id], most_then)
+        step = _step(load, setpoint, snapshot, entry, verb, most_now[load_id])
         command = entry.command
         if entry.pending and command is not None:
-            if command.verb is verb and command.point == setpoint.point and abs(command.watts - setpoint.watts) <= 1.0:
+            if command.verb is verb and command.point == step.point and abs(command.watts - step.watts) <= 1.0:
                 withheld[load_id] = "under way, not yet verified"
                 continue
             if step.raises:
                 withheld[load_id] = f"waits for command {command.id} to be verified"
                 continue
-            if not command.raises and setpoint.watts >= command.watts - LIMIT_DEADBAND_WATTS:
+            if not command.raises and step.watts >= command.watts - LIMIT_DEADBAND_WATTS:
                 withheld[load_id] = f"command {command.id} already takes it lower"
                 continue
         if entry.blocked_until > snapshot.at:
@@ -135,6 +145,21 @@ def _differences(
             continue
         steps.append(step)
     return steps
+
+
+def _step(load: Load, setpoint: Setpoint, snapshot: Snapshot, entry: LedgerEntry, verb: Verb, most_now: float) -> _Step:
+    if load.capability.enforces_limit:
+        return _Step(load, setpoint, entry, verb, setpoint.point, setpoint.watts, most_now, setpoint.watts)
+    point = load.highest if verb is Verb.WAKE and load.steps_between else load.point(setpoint.point)
+    reading = snapshot.telemetry.get(load.id)
+    lifts = False
+    if verb is Verb.POWER and reading is not None:
+        stands = running_point(load, entry, reading)
+        lifts = stands is not None and point.watts > stands.watts
+        if lifts and stands is not None:
+            most_now = min(most_now, load.most_at(stands))
+    watts = setpoint.watts if point.name == setpoint.point else point.watts
+    return _Step(load, setpoint, entry, verb, point.name, watts, most_now, load.most_at(point), lifts)
 
 
 def _verb(load: Load, setpoint: Setpoint, snapshot: Snapshot, entry: LedgerEntry, most_now: float) -> Verb | None:
@@ -156,8 +181,24 @@ def _verb(load: Load, setpoint: Setpoint, snapshot: Snapshot, entry: LedgerEntry
     if state in (LoadState.ACTIVE, LoadState.STARTING):
         if entry.pending and entry.command is not None and entry.command.verb is Verb.SLEEP:
             return Verb.WAKE
-        return None
+        return _move(load, setpoint, entry, reading, most_now) if load.steps_between and reading is not None else None
     return Verb.WAKE
+
+
+def _move(load: Load, setpoint: Setpoint, entry: LedgerEntry, reading: Telemetry, most_now: float) -> Verb | None:
+    """Return whether a running miner has to be sent to the setpoint's point."""
+    wanted = load.point(setpoint.point)
+    if entry.pending and entry.command is not None:
+        # Its point follows once it has woken, unless there is no time for that.
+        waking = entry.command.verb is Verb.WAKE
+        hurries = setpoint.cause in OVERRIDES_PACING and wanted is not load.highest
+        return Verb.WAKE if waking and not hurries else Verb.POWER
+    stands = running_point(load, entry, reading)
+    if wanted is load.highest:
+        # One that was found running and tells nothing is taken to run at full.
+        full = stands is wanted or (stands is None and entry.command is None)
+        return None if full else Verb.POWER
+    return None if stands is wanted and most_now <= load.most_at(wanted) + 1e-6 else Verb.POWER
 
 
 def _why_not_fall(facility: Facility, snapshot: Snapshot, step: _Step) -> str | None:
@@ -167,6 +208,8 @@ def _why_not_fall(facility: Facility, snapshot: Snapshot, step: _Step) -> str | 
         return f"held on by {hold.owner}: {hold.reason}"
     if cause in OVERRIDES_PACING or step.restores:
         return None
+    if step.moves:
+        return _why_not_move(snapshot, step)
     pacing, entry = facility.pacing, step.entry
     since_s = _since(snapshot, entry.turned_at)
     least_s = max(pacing.min_on_s, step.load.capability.min_dwell_s)
@@ -185,10 +228,19 @@ def _why_not_rise(facility: Facility, snapshot: Snapshot, step: _Step) -> str | 
         return "the journal takes no writes: nothing increases"
     if step.load.kind is LoadKind.GPU:
         return None
+    if step.moves:
+        return _why_not_move(snapshot, step)
     since_s = _since(snapshot, step.entry.turned_at)
     least_s = max(facility.pacing.min_off_s, step.load.capability.min_dwell_s)
     if since_s is not None and since_s < least_s:
         return f"minimum time off: {least_s - since_s:.0f} s left"
+    return None
+
+
+def _why_not_move(snapshot: Snapshot, step: _Step) -> str | None:
+    least_s, since_s = step.load.capability.min_dwell_s, _since(snapshot, step.entry.last_change_at)
+    if since_s is not None and since_s < least_s:
+        return f"minimum time at a point: {least_s - since_s:.0f} s left"
     return None
 
 
@@ -292,7 +344,8 @@ def _admit(
             )
             if not step.load.capability.enforces_limit or granted < LEAST_RAISE_WATTS:
                 continue
-        admitted.append((step, math.floor(step.setpoint.watts - (wanted - granted))))
+        limited = step.load.capability.enforces_limit
+        admitted.append((step, math.floor(step.watts - (wanted - granted)) if limited else step.watts))
         pace.take(step)
     return admitted
 
@@ -306,7 +359,7 @@ def _rank(facility: Facility, step: _Step) -> tuple[float, ...]:
     if step.load.kind is LoadKind.GPU:
         service = facility.service_by_id.get(step.load.service or "")
         return (0.0, float(service.priority if service is not None else 99))
-    joules_per_th = step.setpoint.watts / max(step.load.highest.th_per_s, 1e-9)
+    joules_per_th = step.watts / max(step.load.point(step.point).th_per_s, 1e-9)
     return (1.0, joules_per_th)
 
 
@@ -327,7 +380,7 @@ def _command(facility: Facility, snapshot: Snapshot, step: _Step, watts: float, 
         epoch=snapshot.ledger.epoch,
         load_id=step.load.id,
         verb=step.verb,
-        point=step.setpoint.point if abs(watts - step.setpoint.watts) < 1e-9 else "",
+        point=step.point if abs(watts - step.watts) < 1e-9 else "",
         watts=watts,
         most_before_watts=step.most_now,
         most_after_watts=watts if limited else step.most_then,

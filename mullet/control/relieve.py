@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from mullet.domain.command import CommandLedger, LedgerEntry
 from mullet.domain.facility import Facility
 from mullet.domain.feeds import Cause
+from mullet.domain.load import Load
 from mullet.domain.plan import Desired, Setpoint
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.units import format_watts
 from mullet.planning.accounting import CircuitAccount
 from mullet.planning.shed import ShedList, shed_list
+from mullet.planning.stance import named_point
 
 
 def relieve(
@@ -31,12 +34,18 @@ def relieve(
             continue
         order = order or shed_list(facility, snapshot, accounts)
         why = f"{circuit.id} draws {format_watts(measured)} of {format_watts(account.limit_watts)}: fast loads go first"
-        _drop_fast(facility, order, circuit.id, measured - account.limit_watts, why, setpoints)
+        _drop_fast(facility, snapshot.ledger, order, circuit.id, measured - account.limit_watts, why, setpoints)
     return replace(desired, setpoints=setpoints)
 
 
 def _drop_fast(
-    facility: Facility, order: ShedList, circuit_id: str, excess: float, why: str, setpoints: dict[str, Setpoint]
+    facility: Facility,
+    ledger: CommandLedger,
+    order: ShedList,
+    circuit_id: str,
+    excess: float,
+    why: str,
+    setpoints: dict[str, Setpoint],
 ) -> None:
     freed = 0.0
     for load_id in order.queues[circuit_id].load_ids:
@@ -50,4 +59,9 @@ def _drop_fast(
             setpoints[load_id] = Setpoint(
                 load_id, lowest.name, lowest.watts, Cause.PROTECTION, f"{lowest.name}: {why}", circuit_id
             )
-        freed += load.highest.watts - load.lowest.watts
+        freed += _drawn_watts(load, ledger.entry(load_id)) - load.lowest.watts
+
+
+def _drawn_watts(load: Load, entry: LedgerEntry) -> float:
+    point = named_point(load, entry.confirmed_point) if load.steps_between else None
+    return load.highest.watts if point is None or point is load.lowest else point.watts

@@ -7,13 +7,11 @@ from dataclasses import replace
 
 from mullet.domain.command import Command, Evidence, LedgerEntry, Outcome, OutcomeKind, Verb
 from mullet.domain.facility import Facility
-from mullet.domain.load import Load, LoadKind
+from mullet.domain.load import Load, LoadKind, OperatingPoint
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import LoadState, Quality, Telemetry
+from mullet.planning.stance import RUNNING, named_point, outruns, reaches, slack, truthful_watts
 
-READ_SLACK_FRACTION = 0.02
-READ_SLACK_WATTS = 5.0
-"""A reading this far above a point still counts as at it: the accuracy of device readings."""
 LIMIT_SLACK_WATTS = 1.0
 READ_GRACE_S = 3.0
 """Time beyond the ramp for the readings themselves to arrive."""
@@ -26,11 +24,14 @@ MOST_WAIT_S = 120.0
 FULL_RATE_FRACTION = 0.97
 """A load that hashes at this share of its nominal rate draws what it draws at full."""
 
+Claimant = tuple[Load, Command | None, Telemetry, OperatingPoint]
+"""A load that tells no watts, what was asked of it, what it tells, and the point where its meter shall prove it."""
+
 
 def verify(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
     """Return the outcomes that the snapshot's readings establish for commands still pending."""
     outcomes: list[Outcome] = []
-    stopped: list[tuple[Load, Command | None, Telemetry]] = []
+    lowered: list[Claimant] = []
     # In the facility's order: a ledger that was read back from the journal may have another one.
     for load in facility.loads:
         entry = snapshot.ledger.entries.get(load.id)
@@ -48,7 +49,12 @@ def verify(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
                 # The last watts of a ramp are too few for a meter to see; its time must have passed as well.
                 ramped = snapshot.at >= command.issued_at + load.capability.ramp_down_s
                 if ramped and reading.state is LoadState.ASLEEP and (reading.th_per_s or 0.0) == 0.0:
-                    stopped.append((load, command, reading))
+                    lowered.append((load, command, reading, load.lowest))
+            elif command.verb is Verb.POWER:
+                done = _point_outcome(snapshot, load, entry, reading)
+                point = _point_to_prove(snapshot, load, command, reading)
+                if done is None and point is not None:
+                    lowered.append((load, command, reading, point))
             else:
                 done = _state_outcome(snapshot, load, entry, reading)
             if done is not None:
@@ -57,13 +63,13 @@ def verify(facility: Facility, snapshot: Snapshot) -> tuple[Outcome, ...]:
         late = _late_outcome(facility, snapshot, load, entry, reading)
         if late is not None:
             outcomes.append(late)
-    stopped.extend(_standing(facility, snapshot))
-    credited = _meter_outcomes(facility, snapshot, stopped)
+    lowered.extend(_standing(facility, snapshot))
+    credited = _meter_outcomes(facility, snapshot, lowered)
     settled = {outcome.load_id for outcome in credited}
     return (*(outcome for outcome in outcomes if outcome.load_id not in settled), *credited)
 
 
-def _standing(facility: Facility, snapshot: Snapshot) -> Iterator[tuple[Load, Command | None, Telemetry]]:
+def _standing(facility: Facility, snapshot: Snapshot) -> Iterator[Claimant]:
     """Yield loads found asleep that measure no watts and that nothing was asked of: the meter can credit them too."""
     for load in facility.loads:
         if load.capability.measures_watts or load.kind is not LoadKind.MINER:
@@ -72,13 +78,20 @@ def _standing(facility: Facility, snapshot: Snapshot) -> Iterator[tuple[Load, Co
         if entry.pending or entry.confirmed_point is not None or reading is None:
             continue
         if reading.state is LoadState.ASLEEP and (reading.th_per_s or 0.0) == 0.0:
-            yield load, None, reading
+            yield load, None, reading, load.lowest
 
 
 def verify_deadline(facility: Facility, load: Load, command: Command) -> float:
     """Return the instant after which a command that nothing confirms has failed."""
-    ramp_s = load.capability.ramp_up_s if command.raises else load.capability.ramp_down_s
-    return command.issued_at + ramp_s * facility.pacing.verify_margin + READ_GRACE_S
+    return command.issued_at + ramp_s(load, command) * facility.pacing.verify_margin + READ_GRACE_S
+
+
+def ramp_s(load: Load, command: Command) -> float:
+    """Return the time that the load has for the change; one that reboots for a new point also boots in it."""
+    capability = load.capability
+    if command.verb is Verb.POWER and capability.reboots_on_change:
+        return max(capability.ramp_up_s, capability.ramp_down_s)
+    return capability.ramp_up_s if command.raises else capability.ramp_down_s
 
 
 def _limit_outcome(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry) -> Outcome | None:
@@ -86,10 +99,48 @@ def _limit_outcome(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: 
     if command is None or reading.limit_watts is None:
         return None
     limit = reading.limit_watts
-    draws_within = reading.watts is None or reading.watts <= _slack(limit)
+    draws_within = reading.watts is None or reading.watts <= slack(limit)
     if abs(limit - command.watts) <= LIMIT_SLACK_WATTS and draws_within:
         return _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, limit, "enforced limit read back")
     return None
+
+
+def _point_outcome(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry) -> Outcome | None:
+    """Judge a miner that was asked to go to another point at which it runs."""
+    command = entry.command
+    if command is None:
+        return None
+    point = named_point(load, command.point)
+    if point is None:
+        return None
+    if _holds(snapshot, load, command, point, reading) and not _needs_meter(load, command, point):
+        words = "point read back" if truthful_watts(load, reading) is not None else "hashing read back"
+        return _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, command.most_after_watts, words)
+    if _moved(command, reading) and not entry.converging:
+        return _outcome(snapshot, entry, OutcomeKind.CONVERGING, reading, None, "moving")
+    return None
+
+
+def _holds(snapshot: Snapshot, load: Load, command: Command, point: OperatingPoint, reading: Telemetry) -> bool:
+    """Return whether a reading taken after the ramp shows the load at the point: on its way it only passes there."""
+    ramped = reading.at >= command.issued_at + ramp_s(load, command)
+    hashes = reading.state is LoadState.ACTIVE and (reading.th_per_s or 0.0) > 0.0
+    if not ramped or not hashes or outruns(load, point, reading):
+        return False
+    return not command.raises or reaches(load, point, reading)
+
+
+def _point_to_prove(snapshot: Snapshot, load: Load, command: Command, reading: Telemetry) -> OperatingPoint | None:
+    """Return the point at which the load says it stands and which only its circuit's meter can prove, if any."""
+    point = named_point(load, command.point) if command.verb is Verb.POWER else None
+    if point is None or not _needs_meter(load, command, point):
+        return None
+    return point if _holds(snapshot, load, command, point, reading) else None
+
+
+def _needs_meter(load: Load, command: Command, point: OperatingPoint) -> bool:
+    """Return whether only a circuit's meter can prove the point: a lower one, of a load that tells no true watts."""
+    return not load.capability.measures_watts and point is not load.highest and not command.raises
 
 
 def _state_outcome(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry) -> Outcome | None:
@@ -100,13 +151,13 @@ def _state_outcome(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: 
         if (
             reading.state is LoadState.ASLEEP
             and reading.watts is not None
-            and reading.watts <= _slack(command.most_after_watts)
+            and reading.watts <= slack(command.most_after_watts)
         ):
             return _outcome(
                 snapshot, entry, OutcomeKind.APPLIED, reading, command.most_after_watts, "state and watts read back"
             )
     elif reading.state is LoadState.ACTIVE and (reading.th_per_s or 0.0) > 0.0:
-        within = reading.watts is None or reading.watts <= _slack(command.most_after_watts)
+        within = reading.watts is None or reading.watts <= slack(command.most_after_watts)
         if within:
             return _outcome(
                 snapshot, entry, OutcomeKind.APPLIED, reading, command.most_after_watts, "hashing read back"
@@ -139,7 +190,7 @@ def _late_outcome(
     if load.capability.enforces_limit and reading is not None and reading.limit_watts is not None:
         # A raise that changed nothing, or after which the limit even fell (a lapsed lease), was not applied in part.
         in_part = not command.raises or reading.limit_watts > command.most_before_watts + LIMIT_SLACK_WATTS
-        draws_within = reading.watts is None or reading.watts <= _slack(reading.limit_watts)
+        draws_within = reading.watts is None or reading.watts <= slack(reading.limit_watts)
         if reading.limit_watts < command.watts and in_part and draws_within:
             detail = f"holds {reading.limit_watts:.0f} W although {command.watts:.0f} W was asked: the lower counts"
             return _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, reading.limit_watts, detail)
@@ -156,9 +207,10 @@ def _waits_for_meter(
     facility: Facility, snapshot: Snapshot, load: Load, command: Command, reading: Telemetry | None
 ) -> bool:
     """Return whether a load that says it sleeps waits only because others on its circuit keep the meter moving."""
-    if load.capability.measures_watts or command.verb is not Verb.SLEEP or reading is None:
+    if load.capability.measures_watts or reading is None or snapshot.at > command.issued_at + MOST_WAIT_S:
         return False
-    if reading.state is not LoadState.ASLEEP or snapshot.at > command.issued_at + MOST_WAIT_S:
+    stopped = command.verb is Verb.SLEEP and reading.state is LoadState.ASLEEP
+    if not stopped and _point_to_prove(snapshot, load, command, reading) is None:
         return False
     circuit_id = metered_above(facility, snapshot, load)
     if circuit_id is None:
@@ -177,8 +229,11 @@ def observed_draw(load: Load, reading: Telemetry | None, entry: LedgerEntry) -> 
     if reading is not None and reading.watts is not None and load.capability.measures_watts:
         return reading.watts
     if reading is not None and reading.fault is None and reading.state is not None:
-        active = reading.state in (LoadState.ACTIVE, LoadState.STARTING)
-        return load.highest.watts if active else load.lowest.watts
+        if reading.state not in RUNNING:
+            return load.lowest.watts
+        point = named_point(load, entry.stands) if load.steps_between else None
+        known = point is not None and point is not load.lowest and not outruns(load, point, reading)
+        return point.watts if known and point is not None else load.highest.watts
     if entry.confirmed_point:
         return load.point(entry.confirmed_point).watts
     return load.highest.watts
@@ -194,47 +249,44 @@ def metered_above(facility: Facility, snapshot: Snapshot, load: Load) -> str | N
     return None
 
 
-def _meter_outcomes(
-    facility: Facility, snapshot: Snapshot, stopped: Iterable[tuple[Load, Command | None, Telemetry]]
-) -> list[Outcome]:
-    """Credit loads that say they stopped but measure no watts, batch by batch, where the circuit meter agrees.
+def _meter_outcomes(facility: Facility, snapshot: Snapshot, lowered: Iterable[Claimant]) -> list[Outcome]:
+    """Credit loads that say they draw less but measure no watts, batch by batch, where the circuit meter agrees.
 
     The meter agrees when what it shows above everything else is within three sigma of the circuit's residual, or
     within a tenth of the smallest draw in the batch; and it is only asked when that smallest draw exceeds six
     sigma, so that not even one of them can still be drawing.
     """
-    batches: dict[str, list[tuple[Load, Command | None, Telemetry]]] = {}
-    for load, command, reading in stopped:
+    batches: dict[str, list[Claimant]] = {}
+    for load, command, reading, point in lowered:
         circuit_id = metered_above(facility, snapshot, load)
         if circuit_id is not None:
-            batches.setdefault(circuit_id, []).append((load, command, reading))
+            batches.setdefault(circuit_id, []).append((load, command, reading, point))
     outcomes: list[Outcome] = []
     for circuit_id, batch in batches.items():
         if _meter_agrees(facility, snapshot, circuit_id, batch):
-            detail = f"hashing stopped and the meter of {circuit_id} agrees"
-            for load, _, reading in batch:
-                entry, most = snapshot.ledger.entry(load.id), load.most_at(load.lowest)
+            for load, _, reading, point in batch:
+                entry, most = snapshot.ledger.entry(load.id), load.most_at(point)
+                fell = "stopped" if point is load.lowest else "fell"
+                detail = f"hashing {fell} and the meter of {circuit_id} agrees"
                 claim = _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, most, detail, Evidence.BOTH)
-                outcomes.append(replace(claim, point=load.lowest.name))
+                outcomes.append(replace(claim, point=point.name))
     return outcomes
 
 
-def _meter_agrees(
-    facility: Facility, snapshot: Snapshot, circuit_id: str, batch: list[tuple[Load, Command | None, Telemetry]]
-) -> bool:
+def _meter_agrees(facility: Facility, snapshot: Snapshot, circuit_id: str, batch: list[Claimant]) -> bool:
     meter_id = facility.circuit_by_id[circuit_id].meter
     meter = snapshot.meters[meter_id] if meter_id is not None else None
     residual = snapshot.residuals.get(circuit_id)
     if meter is None or meter.watts is None or residual is None or residual.samples < 1:
         return False
-    if any(command is not None and meter.at <= command.issued_at for _, command, _ in batch):
+    if any(command is not None and meter.at <= command.issued_at for _, command, _, _ in batch):
         return False
     if snapshot.at - meter.at > METER_FRESH_S:
         return False
-    asked = {load.id for load, _, _ in batch}
+    asked = {load.id for load, _, _, _ in batch}
     others = _expected_others(facility.loads_beneath[circuit_id], snapshot, asked)
-    standby = sum(load.lowest.watts for load, _, _ in batch)
-    smallest = min(load.highest.watts - load.lowest.watts for load, _, _ in batch)
+    standby = sum(point.watts for _, _, _, point in batch)
+    smallest = min(load.next_above(point).watts - point.watts for load, _, _, point in batch)
     excess = meter.watts - others - residual.mean_watts - standby
     noise = 3.0 * residual.sigma_watts
     return 2.0 * noise < smallest and excess <= max(noise, HIDDEN_FRACTION * smallest)
@@ -271,16 +323,23 @@ def unsettled(at: float, load: Load, entry: LedgerEntry, reading: Telemetry | No
     if command.raises and not load.capability.measures_watts:
         # It may hash before it draws all that it will.
         rate = reading.th_per_s if reading is not None else None
-        full = rate is not None and rate >= FULL_RATE_FRACTION * load.highest.th_per_s
+        point = named_point(load, command.point) or load.highest
+        full = rate is not None and rate >= FULL_RATE_FRACTION * point.th_per_s
         if not full and at < command.issued_at + load.capability.ramp_up_s:
             return True
-    overdue = (
-        command.verb is Verb.SLEEP
-        and at > command.issued_at + load.capability.ramp_down_s
-        and reading is not None
-        and reading.state is LoadState.ACTIVE
-    )
-    return entry.pending and not overdue
+    return entry.pending and not _overdue(at, load, command, reading)
+
+
+def _overdue(at: float, load: Load, command: Command, reading: Telemetry | None) -> bool:
+    """Return whether a load hashes on that should long draw less."""
+    if command.raises or reading is None or reading.state is not LoadState.ACTIVE:
+        return False
+    if command.verb is Verb.SLEEP:
+        return at > command.issued_at + load.capability.ramp_down_s
+    point = named_point(load, command.point)
+    if not load.steps_between or point is None:
+        return False
+    return at > command.issued_at + ramp_s(load, command) and outruns(load, point, reading)
 
 
 def _outcome(
@@ -310,8 +369,4 @@ def _outcome(
 
 def within(watts: float | None, most_watts: float) -> bool:
     """Return whether a reading is no more than `most_watts`, or tells no watts at all."""
-    return watts is None or watts <= _slack(most_watts)
-
-
-def _slack(watts: float) -> float:
-    return watts * (1.0 + READ_SLACK_FRACTION) + READ_SLACK_WATTS
+    return watts is None or watts <= slack(most_watts)

@@ -165,7 +165,8 @@ class CommandLedger:
             cycles = tuple(t for t in before.cycles if t > command.issued_at - SECONDS_PER_DAY)
             restoring = before.stands == command.point
             switches = command.verb is not Verb.POWER
-            if command.cause is Cause.ECONOMIC and not command.raises and not restoring:
+            # Another point, or a GPU's lower cap, starts and stops nothing: only a stop wears.
+            if command.cause is Cause.ECONOMIC and command.verb is Verb.SLEEP and not restoring:
                 cycles = (*cycles, command.issued_at)
             entries[command.load_id] = replace(
                 before,

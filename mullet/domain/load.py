@@ -23,6 +23,10 @@ class Steering(StrEnum):
     MONITOR = "monitor"
 
 
+MOVES = frozenset({Steering.CONTINUOUS, Steering.STEPPED, Steering.MODES})
+"""Steerings by which a running load is moved from one point to another."""
+
+
 class LeaseHolder(StrEnum):
     """Who takes a load to its fail-safe point when the controller falls silent."""
 
@@ -116,6 +120,21 @@ class Load:
     def highest(self) -> OperatingPoint:
         """The point at which the load draws most."""
         return self.points[-1]
+
+    @property
+    def steps_between(self) -> bool:
+        """Whether this is a miner that is moved between several points at which it runs."""
+        if self.kind is not LoadKind.MINER or self.capability.enforces_limit or len(self.points) <= 2:
+            return False
+        return self.capability.steering in MOVES
+
+    def next_above(self, point: OperatingPoint) -> OperatingPoint:
+        """Return the next point up, or the highest."""
+        return next((candidate for candidate in self.points if candidate.watts > point.watts), self.highest)
+
+    def next_below(self, point: OperatingPoint) -> OperatingPoint:
+        """Return the next point down, or the lowest."""
+        return next((candidate for candidate in reversed(self.points) if candidate.watts < point.watts), self.lowest)
 
     def most_at(self, point: OperatingPoint) -> float:
         """Return the most watts the load may draw while it stands at `point`.

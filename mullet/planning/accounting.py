@@ -19,7 +19,7 @@ from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import LoadState, MeterReading, Quality, Telemetry
 from mullet.domain.units import format_watts
 from mullet.planning.index import FacilityIndex, index_of
-from mullet.planning.stance import RUNNING
+from mullet.planning.stance import RUNNING, named_point, outruns
 
 TELEMETRY_SOURCE = "telemetry"
 METER_SOURCE = "meter"
@@ -156,13 +156,17 @@ def _commanded_watts(load: Load, entry: LedgerEntry, reading: Telemetry) -> floa
     command = entry.command
     if command is None:
         return 0.0
+    most = command.most_after_watts
+    if load.steps_between:
+        # It may have overtaken one that raised it and was never verified: what counted then still does.
+        most = max(most, command.most_before_watts)
     if entry.pending:
-        return command.most_after_watts
+        return most
     unverified = entry.confirmed_at is None or entry.confirmed_at < command.issued_at
     # A raise that failed may still happen late; only a truthful load's word that it sleeps speaks against it.
     asleep = load.capability.measures_watts and reading.state is LoadState.ASLEEP
-    if unverified and command.raises and not asleep:
-        return command.most_after_watts
+    if unverified and (command.raises or load.steps_between) and not asleep:
+        return most
     return 0.0
 
 
@@ -176,7 +180,9 @@ def _base_watts(load: Load, reading: Telemetry, entry: LedgerEntry, measured: fl
         if woke:
             # It came back by itself: at what point, nobody told it.
             return load.worst_watts
-        if not draws_more:
+        # Without truthful watts, a hashrate above its point's tells as much.
+        point = named_point(load, entry.confirmed_point) if load.steps_between and measured is None else None
+        if not draws_more and (point is None or not outruns(load, point, reading)):
             return confirmed
     if measured is None and reading.state is not LoadState.ACTIVE:
         return load.worst_watts

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from mullet.domain.command import LedgerEntry
+import math
+
+from mullet.domain.command import LedgerEntry, Verb
+from mullet.domain.load import Load, OperatingPoint
 from mullet.domain.telemetry import LoadState, Telemetry
 
 RUNNING = frozenset({LoadState.ACTIVE, LoadState.STARTING})
+READ_SLACK_FRACTION = 0.02
+READ_SLACK_WATTS = 5.0
+"""A reading this far above a point still counts as at it: the accuracy of device readings."""
+
+
+def slack(watts: float) -> float:
+    """Return the most that a device may read which draws at most `watts`."""
+    return watts * (1.0 + READ_SLACK_FRACTION) + READ_SLACK_WATTS
 
 
 def came_back(lowest: str, entry: LedgerEntry | None, reading: Telemetry | None) -> bool:
@@ -16,3 +27,52 @@ def came_back(lowest: str, entry: LedgerEntry | None, reading: Telemetry | None)
     if entry is None or entry.confirmed_point != lowest or reading is None or reading.fault is not None:
         return False
     return reading.state in RUNNING and entry.stands == lowest
+
+
+def named_point(load: Load, name: str | None) -> OperatingPoint | None:
+    """Return the load's point of that name; None where it has none (a reload may have renamed it)."""
+    return next((point for point in load.points if point.name == name), None)
+
+
+def outruns(load: Load, point: OperatingPoint, reading: Telemetry) -> bool:
+    """Return whether the reading shows the load above `point`, by its truthful watts, else by its hashrate."""
+    watts = truthful_watts(load, reading)
+    if watts is not None:
+        return watts > slack(load.most_at(point))
+    above = load.next_above(point)
+    rate = reading.th_per_s
+    return rate is not None and above is not point and rate > (point.th_per_s + above.th_per_s) / 2.0
+
+
+def reaches(load: Load, point: OperatingPoint, reading: Telemetry) -> bool:
+    """Return whether the reading shows the load nearer to `point`, or above it, than to the point below."""
+    below = load.next_below(point)
+    watts = truthful_watts(load, reading)
+    if watts is not None:
+        return watts >= (point.watts + below.watts) / 2.0
+    return (reading.th_per_s or 0.0) >= (point.th_per_s + below.th_per_s) / 2.0
+
+
+def running_point(load: Load, entry: LedgerEntry, reading: Telemetry) -> OperatingPoint | None:
+    """Return the point at which a miner runs that is moved between several; None where nothing tells.
+
+    What was verified since counts, unless the reading is above it; where a miner woke to, only its reading tells:
+    firmware wakes at whatever was set last.
+    """
+    woken = entry.command is not None and entry.command.verb is Verb.WAKE
+    point = named_point(load, entry.stands)
+    if point is not None and point is not load.lowest and not woken and not outruns(load, point, reading):
+        return point
+    watts = truthful_watts(load, reading)
+    if watts is None:
+        watts = reading.limit_watts
+    if watts is None or not math.isfinite(watts):
+        return None
+    near = min(load.points[1:], key=lambda candidate: abs(candidate.watts - watts))
+    off = abs(near.watts - watts)
+    return near if off <= near.watts * (load.tolerance + READ_SLACK_FRACTION) + READ_SLACK_WATTS else None
+
+
+def truthful_watts(load: Load, reading: Telemetry) -> float | None:
+    """Return the watts that a load tells, None where it does not tell them truthfully."""
+    return reading.watts if load.capability.measures_watts else None

@@ -24,7 +24,7 @@ def problems_for_auto(loaded: LoadedPolicy) -> tuple[Problem, ...]:
        way accepts unleased loads by name.
     2. GPUs whose caps only mining pays for need a lease, or a circuit that accepts unleased loads by name.
     3. A field that nothing enforces in this version is refused by name, and so are more than two operating points of
-       a miner: control puts it to sleep and wakes it, and would leave one at full that shall go lower.
+       a miner whose driver can only stop and start it: one that shall go lower would stay at full.
     """
     facility = loaded.facility
     index = {circuit.id: number for number, circuit in enumerate(facility.circuits)}
@@ -37,8 +37,10 @@ def problems_for_auto(loaded: LoadedPolicy) -> tuple[Problem, ...]:
             problems.append(loaded.document.problem(path, message, suggestion))
     for number, (bank, loads) in enumerate(facility.banks.items()):
         if facility.mode_of(loads[0].circuit) is Mode.AUTO and _has_points_between(loads[0]):
+            steering = loads[0].capability.steering.value
             message = (
-                f"{bank!r} has {len(loads[0].points)} operating points; a running miner is not moved between points"
+                f"{bank!r} has {len(loads[0].points)} operating points, and its driver steers {steering}: it moves no "
+                "running miner between points"
             )
             advice = "list its lowest point and one other, or run in mode advise or observe"
             problems.append(loaded.document.problem(("banks", number, "points"), message, advice))
@@ -53,7 +55,8 @@ def unenforced_problems(document: Document, paths: Iterable[Path]) -> tuple[Prob
 
 
 def _has_points_between(load: Load) -> bool:
-    return load.kind is LoadKind.MINER and len(load.points) > 2 and not load.capability.enforces_limit
+    wants = load.kind is LoadKind.MINER and len(load.points) > 2 and not load.capability.enforces_limit
+    return wants and not load.steps_between
 
 
 def _beneath(facility: Facility, circuit: Circuit) -> tuple[Load, ...]:

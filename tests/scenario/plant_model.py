@@ -33,12 +33,22 @@ class Device:
     fault: str = "ok"
     due: list[tuple[float, Command]] = field(default_factory=list)
     frozen: Telemetry | None = None
+    said_watts: float | None = None
+    """What one that lies claims to have gone to."""
+    set_watts: float | None = None
+    """The point that was last set while it ran; kept over a sleep, forgotten at a reboot."""
     back_at: float | None = None
     """When a reboot is over, after which the device hashes whatever it was told."""
+
+    @property
+    def running_watts(self) -> float:
+        """What it draws while it mines."""
+        return self.load.highest.watts if self.set_watts is None else self.set_watts
 
     def blip(self, now: float, down_s: float) -> None:
         """Take its supply away for a moment: it forgets every order, and mines again once it is back."""
         self.due.clear()
+        self.set_watts = None
         self.watts, self.back_at = 0.0, now + down_s
 
     def step(self, now: float, dt: float, noise: Callable[[], float]) -> None:
@@ -68,14 +78,19 @@ class Device:
         if self.load.kind is LoadKind.GPU:
             self.limit = command.watts
             return
+        if command.verb is Verb.POWER:
+            # A miner keeps what it was set to, and an order for less than a running one's least wakes nothing.
+            self.set_watts = command.watts
+            self.target = self.set_watts if self.active else self.load.lowest.watts
+            return
         self.active = command.verb is not Verb.SLEEP
-        self.target = self.load.highest.watts if self.active else self.load.lowest.watts
+        self.target = self.running_watts if self.active else self.load.lowest.watts
 
     def state(self) -> LoadState:
         """Return what an honest device would say of itself."""
-        low, high = self.load.lowest.watts, self.load.highest.watts
+        low = self.load.lowest.watts
         if self.active:
-            return LoadState.ACTIVE if self.watts >= 0.9 * high else LoadState.STARTING
+            return LoadState.ACTIVE if self.watts >= 0.9 * self.running_watts else LoadState.STARTING
         return LoadState.ASLEEP if self.watts <= low * 1.02 + 2.0 else LoadState.STOPPING
 
     def reading(self, now: float) -> Telemetry:
@@ -85,10 +100,12 @@ class Device:
         if self.load.kind is LoadKind.GPU:
             return Telemetry(self.load.id, now, watts=self.watts, limit_watts=self.limit, state=LoadState.ACTIVE)
         state = self.state()
-        rate = self.load.highest.th_per_s if state is LoadState.ACTIVE else 0.0
+        rate = self.load.point_for_watts(self.watts * 1.02).th_per_s if state is LoadState.ACTIVE else 0.0
         watts = self.watts if self.load.capability.measures_watts else None
         if self.fault == "says_stopped" and not self.active:
             state, rate = LoadState.ASLEEP, 0.0
+        if self.fault == "says_lowered" and self.active and self.said_watts is not None:
+            rate = self.load.point_for_watts(self.said_watts).th_per_s
         return Telemetry(self.load.id, now, watts=watts, state=state, th_per_s=rate)
 
 
@@ -139,7 +156,9 @@ class PlantModel:
             return Receipt(command.id, command.load_id, self.now, None, "timeout", unreachable=True)
         if device.fault == "refuse":
             return Receipt(command.id, command.load_id, self.now, False, "access denied")
-        if device.fault not in ("ignore", "says_stopped"):
+        if device.fault == "says_lowered" and command.verb is Verb.POWER:
+            device.said_watts = command.watts
+        elif device.fault not in ("ignore", "says_stopped"):
             late = 4.0 if device.fault == "late" else self.random.uniform(0.05, 0.4)
             device.due.append((self.now + late, command))
         if device.fault == "says_stopped" and command.verb is Verb.SLEEP:

@@ -284,13 +284,22 @@ def test_steps_of_demand_are_quantiles_in_order() -> None:
     assert len(problems(policy)) == 1
 
 
-def test_points_between_off_and_full_are_refused_in_auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Control would leave a miner at full that shall go to a point below, whatever its circuit has room for."""
-    modes = replace(CAPABILITIES["whatsminer_v2"], steering=Steering.MODES)
-    monkeypatch.setitem(CAPABILITIES, "whatsminer_v2", modes)
+@pytest.mark.parametrize("steering", [Steering.CONTINUOUS, Steering.STEPPED, Steering.MODES])
+def test_points_between_off_and_full_need_a_driver_that_moves_running_miners(
+    monkeypatch: pytest.MonkeyPatch, steering: Steering
+) -> None:
+    """Where it only stops and starts them, one that shall go to a point below would stay at full."""
+    switched = replace(CAPABILITIES["whatsminer_v2"], steering=Steering.ON_OFF)
+    monkeypatch.setitem(CAPABILITIES, "whatsminer_v2", switched)
     policy = small()
     policy["banks"][0]["points"].insert(1, {"name": "half", "power": "1.6 kW", "hashrate": "50 TH/s"})
     (found,) = problems(policy)
-    assert found == "banks[0].points: 'wm' has 3 operating points; a running miner is not moved between points"
+    assert found == (
+        "banks[0].points: 'wm' has 3 operating points, and its driver steers on_off: it moves no running miner "
+        "between points"
+    )
     policy["facility"]["mode"] = "advise"
     assert len(load(policy).facility.loads[0].points) == 3
+    policy["facility"]["mode"] = "auto"
+    monkeypatch.setitem(CAPABILITIES, "whatsminer_v2", replace(switched, steering=steering))
+    assert load(policy).facility.loads[0].steps_between
