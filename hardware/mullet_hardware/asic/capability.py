@@ -186,7 +186,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 password=None,
                 grade_of_reads=Grade.CAPTURE,
                 grade_of_writes=Grade.DOCUMENTATION,
-                sources="LuxOS API documentation as cited by pyasic 0.79; luxos-tooling; asic-rs captures (luxminer)",
+                sources="LuxOS API documentation (docs.luxor.tech); pyasic 0.79; asic-rs captures (luxminer)",
             ),
             Firmware(
                 name=VNISH,

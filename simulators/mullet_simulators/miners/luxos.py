@@ -1,7 +1,8 @@
 """LuxOS: cgminer's RPC with joined reads, one session at a time for orders, profiles, and a thermal management.
 
 Shapes and the profile curve after captured answers of one S19k Pro (LuxOS 2025.4.8, asic-rs); sessions and orders after
-Luxor's documentation, luxos-tooling and pyasic 0.79. Code and words for a lost session are not documented.
+Luxor's documentation (docs.luxor.tech), luxos-tooling and pyasic 0.79. Code and words for a lost session are not
+documented. A reboot ends the sleep, as in releases of old; newer ones sleep on.
 """
 
 from __future__ import annotations
@@ -153,8 +154,9 @@ class LuxOs(SimMiner):
         elif given == ["wakeup"]:
             self.command_wake()
         else:
-            return self._refused(BAD_ARGUMENT, "Invalid curtail mode")
-        return self._said("S", 330, "Curtail mode set")
+            return self._refused(BAD_ARGUMENT, "Invalid curtail action")
+        action = "sleep mode" if given == ["sleep"] else "wake up"
+        return self._listed("CURTAIL", [{"Action": action}], 335, "Curtailment command sent")
 
     def _set_profile(self, given: list[str]) -> dict[str, Any]:
         if self.atm_enabled:
@@ -294,7 +296,7 @@ class LuxOs(SimMiner):
         return self._listed("PROFILES", entries, 323, "List profiles")
 
     def _atm(self) -> dict[str, Any]:
-        body = {"Enabled": self.atm_enabled, "MaxProfile": self.atm_highest, "MinProfile": CURVE[0].name}
+        body = {"Enabled": self.atm_enabled, "MaxProfile": self.atm_highest, "MinProfile": ""}
         minutes = {"PostRampMinutes": 15, "StartupMinutes": 15, "TempWindow": 5.0}
         return self._listed("ATM", [{**body, **minutes}], 339, "ATM configuration values")
 

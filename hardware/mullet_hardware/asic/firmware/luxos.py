@@ -1,7 +1,7 @@
 """LuxOS: everything over the RPC; orders need the one session that the device grants at a time.
 
-Commands and fields after Luxor's API documentation, luxos-tooling and pyasic 0.79, reads also after captured answers of
-one S19k Pro (LuxOS 2025.4.8); no hardware.
+Commands and fields after Luxor's API documentation (docs.luxor.tech), luxos-tooling and pyasic 0.79, reads also after
+captured answers of one S19k Pro (LuxOS 2025.4.8); no hardware.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ class LuxOs:
     async def _set_profile(self, watts: float) -> Answer:
         """Choose the highest profile at or below `watts` and keep the thermal management from exceeding it.
 
-        The device changes no profile while its thermal management (ATM) runs, and ATM moves profiles by itself: so it
-        is switched off for the change, and on again with the profile as its highest.
+        The device changes no profile while its thermal management (ATM) runs, and ATM goes up to its own highest
+        profile as soon as it is cool: so it is switched off for the change, and on again with this one as its highest.
         """
         host = self._access.host
         listed = await self._rpc.send_command("profiles+atm+config")
@@ -272,8 +272,8 @@ def _profiles(entries: list[dict[str, Any]], who: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for entry in entries:
         name, watts = text_of(entry, "Profile Name"), number(entry, "Watts", 1.0, MOST_WATTS, who)
-        # A comma would part the arguments of a command.
-        if name and watts and "," not in name:
+        # A comma would part the arguments of a command, and a plain number is taken for a board.
+        if name and watts and "," not in name and not name.isdigit():
             found[name] = watts
     return found
 
