@@ -20,8 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--real-gpu", action="store_true", help="also run the tests that change the power limit of this machine's GPU"
     )
     parser.addoption(
-        "--asic-matrix", action="store_true", help="hold every miner firmware against its contract at both latencies"
+        "--asic-matrix",
+        action="store_true",
+        help="hold every miner firmware against its whole contract at both latencies",
     )
+    parser.addoption(
+        "--asic-seed", type=int, default=0, help="which sample of the miners' contract runs without --asic-matrix"
+    )
+    parser.addoption("--asic-results", metavar="FILE", help="write what came of the miners' contract to FILE, as JSON")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -142,6 +142,12 @@ def need_commands(harness: DriverHarness) -> None:
         pytest.skip("this kind of device is only watched")
 
 
+def need_watching(harness: DriverHarness) -> None:
+    """Skip the test where this kind of device takes orders."""
+    if harness.commandable:
+        pytest.skip("this kind of device takes orders")
+
+
 async def command_a_failing(
     harness: DriverHarness, driver: Driver, load: Load, expected: Any = DeviceError, deadline_s: float | None = None
 ) -> None:
@@ -345,8 +351,7 @@ class DriverContract:
     async def test_a_device_that_is_only_watched_refuses_every_order(
         self, harness: DriverHarness, driver: Driver
     ) -> None:
-        if harness.commandable:
-            pytest.skip("this kind of device takes orders")
+        need_watching(harness)
         load = harness.loads[0]
         before = (harness.truth(load).setting, harness.requests(load))
         for order in (harness.lowering(load), harness.raising(load), replace(harness.lowering(load), verb=Verb.POWER)):

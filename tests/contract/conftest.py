@@ -7,9 +7,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from asic_results import AsicResults, command_of
 
 from mullet.testing.contract import Fault
 from mullet.testing.wire import Relay, Spoil
@@ -45,6 +47,26 @@ class RequestCounter:
     def _count(self, load: str, verb: str, answer: str) -> None:
         self.received[load] += 1
         self._log(load, verb, answer)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count what comes of the miners' contract, where that is asked for."""
+    path = config.getoption("--asic-results")
+    if path is not None:
+        config.pluginmanager.register(AsicResults(Path(path), command_of(config)), "asic-results")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sample the miners' contract, unless all of it is asked for."""
+    variants = [item for item in items if "variant" in getattr(item, "fixturenames", ())]
+    if not variants or config.getoption("--asic-matrix"):
+        return
+    # Imported here: the tests of a real card run where the simulators' libraries are not installed.
+    from asic_sampling import keep
+
+    left_out = set(variants) - keep(variants, config.getoption("--asic-seed"))
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

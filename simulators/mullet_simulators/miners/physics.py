@@ -73,6 +73,8 @@ class SimMiner(SimLoad):
         self.state = "asleep"
         self.fault = Fault.OK
         self.boots = 0
+        self.reboot_away_s = REBOOT_AWAY_S
+        self.blip_s = BLIP_S
         self.on_reachable_changed: Callable[[], None] | None = None
         self._random = plant.random(load_id)
         self._unit = 1.0 + self._random.uniform(-UNIT_SPREAD, UNIT_SPREAD)
@@ -157,7 +159,7 @@ class SimMiner(SimLoad):
         """Reboot the whole device: sessions are lost and it comes back hashing."""
         if self.fault in NO_EFFECT or self.state == "dead":
             return
-        self._away_until = self._plant.now() + REBOOT_AWAY_S
+        self._away_until = self._plant.now() + self.reboot_away_s
         self.forget_sessions()
         self._reported_on = None
         self._wanted_on = True
@@ -183,7 +185,7 @@ class SimMiner(SimLoad):
         elif new is Fault.BLIP:
             self.fault = Fault.OK
             self._lose_power()
-            self._back_at = now + BLIP_S
+            self._back_at = now + self.blip_s
         elif new is Fault.POOLS_LOST:
             self.lose_pools()
         elif new is Fault.FROZEN:
@@ -351,7 +353,7 @@ class SimMiner(SimLoad):
             return
         self._wanted_on = True
         self._reported_on = None
-        self._away_until = self._plant.now() + REBOOT_AWAY_S
+        self._away_until = self._plant.now() + self.reboot_away_s
         self._boot()
 
     def _pretend(self, on: bool) -> None:
