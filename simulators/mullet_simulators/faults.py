@@ -21,7 +21,7 @@ class Fault(StrEnum):
     GARBAGE = "garbage"  # bytes that are no JSON
     WRONG_SHAPE = "wrong_shape"  # valid JSON of another shape
     WRONG_PASSWORD = "wrong_password"  # somebody changed the password
-    HTTP500_CONFIG = "http500_config"  # Antminer: the configuration cannot be read
+    HTTP500_CONFIG = "http500_config"  # Antminer, Marathon: the configuration cannot be read
     REBOOT = "reboot"  # loses its sessions, is away for a moment, comes back hashing; then ok
     MISREPORT = "misreport"  # commands change what it reports, not what it draws
     FROZEN = "frozen"  # reports the same for ever, while commands act
@@ -45,7 +45,7 @@ RANDOM_FAULTS = (Fault.IGNORE, Fault.REFUSE, Fault.HANG, Fault.SLOW, Fault.TRUNC
 # Faults that only some protocols can have; all others are everybody's.
 OWN_FAULTS = MappingProxyType(
     {
-        Fault.HTTP500_CONFIG: frozenset({"antminer"}),
+        Fault.HTTP500_CONFIG: frozenset({"antminer", "marathon"}),
         Fault.CLOCK_WRONG: frozenset({"avalon"}),
         Fault.WATTS_WRONG: frozenset(
             {
@@ -56,7 +56,6 @@ OWN_FAULTS = MappingProxyType(
                 "vnish",
                 "epic",
                 "auradine",
-                "marathon",
                 "avalon",
                 "axeos",
             }

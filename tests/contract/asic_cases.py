@@ -53,8 +53,10 @@ CASES = {
     for case in (
         FirmwareCase("antminer_modern", "antminer-s19", 3250.0, 0.04, {"web_port": 8080}, 2600.0, "low"),
         FirmwareCase("antminer_old", "antminer-s9", 1323.0, 0.04, {"web_port": 8080}, controlled=False),
+        FirmwareCase("avalon", "avalon-q", 1674.0, 0.1, middle_watts=1300.0),
         FirmwareCase("axeos", "nerdqaxe-plus-plus", 72.0, 0.1, {"web_port": 8080}, controlled=False),
         FirmwareCase("epic", "epic-s19", 3250.0, 0.04),
+        FirmwareCase("marathon", "marathon-s19", 3250.0, 0.04, {"web_port": 8080}, middle_watts=2200.0),
         FirmwareCase("vnish", "vnish-s19", 3200.0, 0.04, {"web_port": 8080}, middle_watts=2500.0),
         FirmwareCase("braiins", "braiins-s19j-pro", 3068.0, 0.04, middle_watts=2200.0),
         FirmwareCase("whatsminer_v2", "whatsminer-m50s", 3276.0, 0.1, middle_watts=2200.0),

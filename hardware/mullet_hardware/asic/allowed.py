@@ -1,9 +1,9 @@
 """The one allow-list: what may be said to a miner at all, and the only place where a request can be made.
 
 Every socket of this driver takes an `AllowedRequest`, and `allow` alone makes one. So no path, not even one through
-pyasic's own methods, reaches pools, firmware, passwords or network settings. One write carries pools because the
-device demands it: stock Antminer's `set_miner_conf` takes its whole configuration; firmware/antminer.py lets it out
-only with the pool list exactly as it was just read.
+pyasic's own methods, reaches pools, firmware, passwords or network settings. Two writes carry pools because the
+devices demand it: stock Antminer's `set_miner_conf` and Marathon's `miner_config` take the whole configuration;
+firmware/antminer.py and firmware/marathon.py let it out only with the pool list exactly as it was just read.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from mullet.ports import UnsafeWrite
 from mullet_hardware.asic.capability import (
     ANTMINER_MODERN,
     ANTMINER_OLD,
+    AVALON,
     AXEOS,
     BRAIINS,
     EPIC,
     LUXOS,
+    MARATHON,
     VNISH,
     WHATSMINER_V2,
     WHATSMINER_V3,
@@ -82,11 +84,25 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
             Channel.RPC: _commands("summary,stats"),
             Channel.WEB: _commands("GET /cgi-bin/get_system_info.cgi"),
         },
+        AVALON: {
+            # After the colon the option, which decides what the command does.
+            Channel.RPC: _commands(
+                "version,summary,litestats,estats,stats",
+                "ascset:softoff,ascset:softon,ascset:workmode,ascset:worklevel",
+            ),
+        },
         AXEOS: {
             Channel.WEB: _commands("GET /api/system/info"),
         },
         EPIC: {
             Channel.WEB: _commands("GET /summary,GET /capabilities,GET /network", "POST /miner"),
+        },
+        MARATHON: {
+            Channel.WEB: _commands(
+                "GET /kaonsu/v1/brief,GET /kaonsu/v1/overview,GET /kaonsu/v1/miner_config,"
+                "GET /kaonsu/v1/log?type=miner_config_history",
+                "POST /kaonsu/v1/miner_config",
+            ),
         },
         VNISH: {
             Channel.WEB: _commands(

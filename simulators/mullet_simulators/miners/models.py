@@ -130,10 +130,38 @@ def _luxos(name: str, wire: str, watts: float, th_per_s: float, boards: int, chi
     return replace(stock, protocol="luxos", pyasic_class=kind, stop_ramp_s=3.0, boot_s=12.0, min_limit_w=0.28 * watts)
 
 
+def _marathon(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    """An Antminer with another firmware."""
+    stock = _antminer(name, wire, watts, th_per_s, boards, chips)
+    kind = f"Mara{wire.split()[1]}"
+    return replace(stock, protocol="marathon", pyasic_class=kind, min_limit_w=round(watts * 0.4))
+
+
+def _avalon(name: str, wire: str, pyasic_class: str, watts: float, th_per_s: float, chips: int) -> MinerModel:
+    return MinerModel(
+        name=name,
+        protocol="avalon",
+        wire_name=wire,
+        pyasic_key=wire.upper(),
+        pyasic_class=pyasic_class,
+        watts=watts,
+        th_per_s=th_per_s,
+        boards=1,
+        chips_per_board=chips,
+        standby_w=17.0,
+        stop_ramp_s=8.0,
+        boot_s=15.0,
+        wake_ramp_s=20.0,
+        password="none",
+        min_limit_w=watts,
+    )
+
+
 MODELS = MappingProxyType(
     {
         model.name: model
         for model in (
+            _marathon("marathon-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
             _epic("epic-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
             _vnish("vnish-s19", "Antminer S19", 3200.0, 102.0, 3, 76),
             _whatsminer("whatsminer-m50s", "M50S_VH50", 3276.0, 126.0, 3, 135),
@@ -147,6 +175,7 @@ MODELS = MappingProxyType(
             _axeos("nerdqaxe-plus-plus", "NerdQAxe++", "", "", 72.0, 4.8, 4),
             _antminer("antminer-s21", "Antminer S21", 3500.0, 200.0, 3, 108),
             _braiins("braiins-s19j-pro", "Antminer S19j Pro", "BOSMinerS19jPro", 3068.0, 104.0, 126),
+            _avalon("avalon-q", "Avalon Q", "CGMinerAvalonQHome", 1674.0, 90.0, 160),
             _braiins("braiins-s19-xp", "Antminer S19 XP", "BOSMinerS19XP", 3010.0, 140.0, 110),
         )
     }
