@@ -213,7 +213,9 @@ class Sighting:
     steering: Steering | None = None
     state: LoadState | None = None
     watts: float | None = None
-    """Measured by the device itself, just now."""
+    """As the device itself tells it, just now."""
+    measures_watts: bool = False
+    """Whether what it tells is measured; else its firmware estimates it."""
     limit_watts: float | None = None
     th_per_s: float | None = None
     nameplate_watts: float | None = None
@@ -385,6 +387,9 @@ class Operations(Protocol):
 
     def loads(self) -> Sequence[Mapping[str, Any]]:
         """Return one row per load: state, draw, setpoint, cause, rule."""
+
+    def learned(self) -> Mapping[str, Any]:
+        """Return per bank of miners what was measured against its nameplate, and who is far from its group."""
 
     def recent(self) -> Sequence[Mapping[str, Any]]:
         """Return the latest decisions and outcomes in words, newest first: {"at", "kind", "text"}."""

@@ -124,7 +124,7 @@ def _full(members: Sequence[Sighting], running: Sequence[Sighting]) -> Figure | 
         return Figure(_digits(median(limits)), _of("limit that the devices report", limits), True)
     drawn = [item.watts for item in running if item.watts]
     if drawn:
-        return Figure(_digits(median(drawn)), _of("measured by the devices while running", drawn), True)
+        return _told(members[0], drawn, "while running")
     plate = members[0].nameplate_watts
     return None if plate is None else Figure(plate, "estimated: maker's data sheet", False)
 
@@ -132,11 +132,17 @@ def _full(members: Sequence[Sighting], running: Sequence[Sighting]) -> Figure | 
 def _off(members: Sequence[Sighting], full: Figure | None) -> Figure | None:
     asleep = [item.watts for item in members if item.state is LoadState.ASLEEP and item.watts is not None]
     if asleep:
-        return Figure(_digits(median(asleep)), _of("measured by the devices while asleep", asleep), True)
+        return _told(members[0], asleep, "while asleep")
     if full is None:
         return None
     assumed = min(STANDBY_MOST_W, max(STANDBY_LEAST_W, STANDBY_FRACTION * full.value))
     return Figure(_digits(assumed), "estimated: assumed for a device that is off", False)
+
+
+def _told(first: Sighting, watts: Sequence[float], when: str) -> Figure:
+    """Return watts as the devices tell them, which some measure and some make up."""
+    how = "measured by the devices" if first.measures_watts else "estimated: by the devices' own firmware,"
+    return Figure(_digits(median(watts)), _of(f"{how} {when}", watts), first.measures_watts)
 
 
 def _hashrate(first: Sighting, running: Sequence[Sighting]) -> Figure | None:

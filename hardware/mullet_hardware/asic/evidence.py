@@ -32,6 +32,8 @@ from mullet_hardware.asic.capability import (
 
 FIRST_V3 = 20241101
 """Date in the version of the first Whatsminer firmware that speaks V3, as pyasic 0.79 draws the line."""
+READS_ASK_PASSWORD = frozenset({ANTMINER_MODERN, ANTMINER_OLD, AURADINE, BRAIINS, MARATHON})
+"""Classes whose identity is read with the password: a success shows that it is the right one."""
 STOCK = "stock"
 """Looks as its maker's Antminer firmware does, which others copy."""
 WHATSMINER = "whatsminer"

@@ -35,13 +35,14 @@ from mullet_hardware.asic.evidence import (
     Standing,
     Verdict,
     decide,
+    model_of,
     names_on_web,
     names_over_rpc,
 )
 from mullet_hardware.asic.transport import PROBE_S, ConnectionRefused, exchange, parse_object, rpc_is_whole
 from mullet_hardware.asic.web import HttpAnswer, fetch
 
-REQUEST_S = 4.0
+REQUEST_S = 3.0
 CONFIRM_S = 10.0
 KNOCKS = 256
 """Hosts knocked at once: most of a range is dead, and waits for a second."""
@@ -86,6 +87,10 @@ class Identifier:
             return Verdict(Standing.SILENT, (), "", "does not answer")
         async with self._asked:
             heard = await _Interview(host, ports, REQUEST_S * patience).run(bool(rpc), bool(web), bool(v3))
+        # A host that refuses one port and drops what comes to another has something there, too busy to take it.
+        for probe, answer in (("version", rpc), ("page", web), ("get.device.info", v3)):
+            if answer is None and (probe != "get.device.info" or heard.page is None):
+                heard.gaps.setdefault(probe, Gap.SILENT)
         return decide(heard)
 
     async def confirm(
@@ -150,12 +155,19 @@ class _Interview:
             if asking is not None and EPIC in names_on_web(heard):
                 # Its web interface sits on the RPC's port, where JSON without HTTP is never answered.
                 asking.cancel()
-        if rpc and not heard.rpc:
-            await self._capabilities()
+        if not heard.rpc:
+            # Nothing yet: these two wait side by side, for a hung host lets each run out of time.
+            async with asyncio.TaskGroup() as group:
+                if rpc and heard.gaps.get("version") is not Gap.GARBLED:
+                    group.create_task(self._capabilities())
+                if v3:
+                    group.create_task(self._device_info())
         hung = heard.gaps.get("version") is Gap.SILENT and heard.gaps.get("/capabilities") is Gap.SILENT
         if rpc and heard.capabilities is None and not hung and not names_over_rpc(heard):
             await asyncio.gather(self._rpc("devdetails"), self._rpc("get_version"))
-        if v3 and not names_over_rpc(heard) - {STOCK}:
+        elif heard.rpc and not model_of(heard):
+            await self._rpc("devdetails")
+        if v3 and heard.rpc and not names_over_rpc(heard) - {STOCK}:
             await self._device_info()
         if heard.rpc and STOCK in names_over_rpc(heard) | names_on_web(heard):
             await self._rpc("stats")

@@ -12,17 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mullet.ports import CredentialsRejected, DeviceError, DeviceUnreachable, Outcome, Sighting
-from mullet_hardware.asic.capability import (
-    ANTMINER_MODERN,
-    ANTMINER_OLD,
-    AURADINE,
-    BRAIINS,
-    FIRMWARES,
-    MARATHON,
-    MONITOR,
-)
+from mullet_hardware.asic.capability import FIRMWARES, MONITOR
 from mullet_hardware.asic.device import Access, Device, Found, within
-from mullet_hardware.asic.evidence import Standing, Verdict
+from mullet_hardware.asic.evidence import READS_ASK_PASSWORD, Standing, Verdict
 from mullet_hardware.asic.foreign import Foreigners
 from mullet_hardware.asic.identify import Identifier, Ports
 from mullet_hardware.asic.nameplates import nameplate
@@ -30,13 +22,10 @@ from mullet_hardware.asic.registry import device_class
 
 READ_S = 10.0
 FOREIGN_S = 30.0
-SECOND_LOOK = 3.0
+SECOND_LOOK = 2.0
 """Patience of the second pass, over hosts that answered and brought nothing whole."""
-SECOND_ASKED = 8
 ANY = "*"
 """Key of the passwords that may be tried on every class."""
-READS_ASK_PASSWORD = frozenset({ANTMINER_MODERN, ANTMINER_OLD, AURADINE, BRAIINS, MARATHON})
-"""Classes whose identity is read with the password: a success shows that it is the right one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +48,14 @@ class Search:
         self._foreigners = Foreigners()
 
     async def run(self, hosts: Sequence[str]) -> None:
-        """Look at every host; those that brought nothing whole are looked at again, a few at once and with patience."""
-        again = await self._pass(hosts, self._settings.concurrency + self._identifier.knocks, 1.0)
-        for sighting in await self._pass([item.address for item in again], SECOND_ASKED, SECOND_LOOK):
+        """Look at every host; those that brought nothing whole are looked at once more, with more patience."""
+        doubtful = await self._pass(hosts, 1.0)
+        for sighting in await self._pass([item.address for item in doubtful], SECOND_LOOK):
             self._emit(sighting)
 
-    async def _pass(self, hosts: Sequence[str], at_once: int, patience: float) -> list[Sighting]:
+    async def _pass(self, hosts: Sequence[str], patience: float) -> list[Sighting]:
         """Emit what is certain and return the rest."""
+        at_once = self._settings.concurrency + self._identifier.knocks
         waiting = iter(hosts)
         doubtful: list[Sighting] = []
 
@@ -189,6 +179,7 @@ class Search:
             identity=found.identities[0] if found.identities else None,
             options=options,
             steering=firmware.capability.steering,
+            measures_watts=firmware.capability.measures_watts,
             nameplate_watts=None if plate is None else plate[0],
             nameplate_th_per_s=None if plate is None else plate[1],
             asks_password=firmware.password is not None and firmware.grade_of_writes is not None,

@@ -1,0 +1,184 @@
+"""The search for miners against simulated ones of every protocol: each told apart, none lost, nothing written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mullet.ports import DriverContext, Outcome, Sighting
+from mullet_hardware.asic.capability import FIRMWARES
+from mullet_hardware.asic.discover import AsicDiscoverer
+from mullet_hardware.asic.evidence import READS_ASK_PASSWORD
+from mullet_simulators.facility import Facility
+from mullet_simulators.faults import WITHOUT_PASSWORD
+from mullet_simulators.miners.catalogue import DEVICES as PROTOCOLS
+from mullet_simulators.miners.models import MODELS
+from mullet_simulators.testing import simulated_facility
+
+pytestmark = [pytest.mark.e2e]
+
+MODELS_HERE = [model for model in MODELS.values() if model.protocol in PROTOCOLS]
+OTHER_PASSWORD = "nobody-guesses-this"
+
+
+def class_of(protocol: str) -> str:
+    """The firmware class that drives a simulated protocol."""
+    return {"antminer": "antminer_modern"}.get(protocol, protocol)
+
+
+class RealClock:
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass
+class Site:
+    """A facility, and what stands at each address."""
+
+    facility: Facility
+    classes: dict[str, str]
+    """By address, the class that must be found there."""
+    loads: dict[str, str]
+
+    def hosts(self, prefix: str) -> list[str]:
+        return [host for host, load in self.loads.items() if load.startswith(prefix)]
+
+
+def scenario(count: int, **passwords: str) -> dict[str, Any]:
+    banks = [
+        {"id": f"{model.name}", "number": number, "circuit": "pdu", "model": model.name, "count": count}
+        for number, model in enumerate(MODELS_HERE, 1)
+    ]
+    locked = {model.protocol: model.name for model in MODELS_HERE if model.protocol not in WITHOUT_PASSWORD}
+    banks += [
+        {
+            "id": f"locked-{protocol}",
+            "number": 100 + number,
+            "circuit": "pdu",
+            "model": name,
+            "count": 1,
+            "password": OTHER_PASSWORD,
+        }
+        for number, (protocol, name) in enumerate(locked.items())
+    ]
+    return {"circuits": [{"id": "pdu", "limit_w": 1e7}], "banks": banks, "price": {"base_per_mwh": 38.0}}
+
+
+@pytest.fixture(params=[0.0, 0.1], ids=["0ms", "100ms"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    source = scenario(3)
+    async with simulated_facility(
+        source, servers=(), truth=tmp_path / "truth.jsonl", device_latency_s=request.param
+    ) as facility:
+        classes, loads = {}, {}
+        for bank in source["banks"]:
+            for index in range(1, bank["count"] + 1):
+                load = f"{bank['id']}-{index:03d}"
+                host = facility.host(load)
+                classes[host], loads[host] = class_of(MODELS[bank["model"]].protocol), load
+        yield Site(facility, classes, loads)
+
+
+def discoverer(secrets: Mapping[str, str] | None = None, **options: Any) -> AsicDiscoverer:
+    given = {"discover": {"ports": "web=8080", **options}}
+    return AsicDiscoverer(DriverContext(given, (secrets or {}).get, RealClock()))
+
+
+async def search(hosts: list[str], **options: Any) -> dict[str, Sighting]:
+    seen: dict[str, Sighting] = {}
+    async with asyncio.timeout(90.0), aclosing(discoverer(**options).search(hosts)) as sightings:
+        async for sighting in sightings:
+            assert sighting.address not in seen, "one sighting for each address"
+            seen[sighting.address] = sighting
+    return seen
+
+
+def requests_in(truth: Path) -> list[dict[str, Any]]:
+    return [row for row in map(json.loads, truth.read_text().splitlines()) if row["type"] == "request"]
+
+
+async def test_every_miner_is_found_as_what_it_is_and_nothing_is_written(site: Site, tmp_path: Path) -> None:
+    empty = [f"127.{site.facility.subnet}.250.{index}" for index in range(1, 6)]
+    seen = await search([*site.classes, *empty])
+    assert set(seen) == {*site.classes, *empty}
+    wrong = {
+        site.loads[host]: (seen[host].outcome.value, seen[host].options.get("class"), seen[host].reason)
+        for host, expected in site.classes.items()
+        if seen[host].outcome is not Outcome.FOUND or seen[host].options.get("class") != expected
+    }
+    assert wrong == {}
+    assert {seen[host].outcome for host in empty} <= {Outcome.OTHER, Outcome.SILENT}
+    for host, firmware_class in site.classes.items():
+        sighting, locked = seen[host], site.loads[host].startswith("locked-")
+        assert sighting.model, site.loads[host]
+        if firmware_class in READS_ASK_PASSWORD:
+            assert sighting.default_password is not locked, site.loads[host]
+        else:
+            assert sighting.default_password is None, site.loads[host]
+        if not (locked and firmware_class in READS_ASK_PASSWORD):
+            assert sighting.identity, site.loads[host]
+            assert sighting.th_per_s, site.loads[host]
+            assert sighting.measures_watts is FIRMWARES[firmware_class].capability.measures_watts
+            assert sighting.watts is not None or not sighting.measures_watts, site.loads[host]
+    assert requests_in(tmp_path / "truth.jsonl") == []
+
+
+@pytest.mark.parametrize("site", [0.1], indirect=True)
+async def test_what_is_sick_is_not_mistaken_for_something_else(site: Site, tmp_path: Path) -> None:
+    """A fault may hide what a miner is; it never makes another miner of it."""
+    faults = ("hang", "truncated", "garbage", "wrong_shape", "dead", "black_hole")
+    sick: dict[str, str] = {}
+    for model in MODELS_HERE:
+        for index, fault in enumerate(faults[:3] if len(model.name) % 2 else faults[3:], 1):
+            load = f"{model.name}-{index:03d}"
+            site.facility.set_fault(load, fault)
+            sick[site.facility.host(load)] = fault
+
+    async def dead_are_away() -> None:
+        while any(  # noqa: ASYNC110 - physics has no event
+            site.facility.plant.loads[site.loads[host]].truth()["state"] != "dead" for host in gone
+        ):
+            await asyncio.sleep(0.02)
+
+    gone = [host for host, fault in sick.items() if fault == "dead"]
+    await asyncio.wait_for(dead_are_away(), 5.0)
+    seen = await search(list(sick))
+    for host, fault in sick.items():
+        sighting = seen[host]
+        if sighting.outcome is Outcome.FOUND:
+            assert sighting.options["class"] == site.classes[host], (site.loads[host], fault)
+        elif fault in ("hang", "truncated", "garbage", "black_hole"):
+            assert sighting.outcome is Outcome.UNIDENTIFIED, (site.loads[host], fault, sighting)
+            assert sighting.reason
+        elif fault == "wrong_shape":
+            # Where there is HTTP only, it is a web server like any other.
+            assert sighting.outcome in (Outcome.UNIDENTIFIED, Outcome.OTHER), (site.loads[host], fault, sighting)
+        else:
+            assert sighting.outcome in (Outcome.OTHER, Outcome.SILENT), (site.loads[host], fault, sighting)
+    assert requests_in(tmp_path / "truth.jsonl") == []
+
+
+@pytest.mark.parametrize("site", [0.0], indirect=True)
+async def test_a_named_credential_opens_what_the_default_does_not(site: Site) -> None:
+    locked = [host for host in site.hosts("locked-") if site.classes[host] in READS_ASK_PASSWORD]
+    assert locked
+    seen = await search(locked, credentials=["site"], secrets={"site": OTHER_PASSWORD})
+    for host in locked:
+        sighting = seen[host]
+        assert (sighting.outcome, sighting.default_password) == (Outcome.FOUND, False), site.loads[host]
+        assert sighting.identity, site.loads[host]
+        assert sighting.options["credential"] == "site", site.loads[host]
