@@ -136,7 +136,7 @@ class Scene:
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         span = _Span(at + starts, lengths)
         return Problem(
-            grid=Grid(starts * STEP_S, lengths / _HOUR),
+            grid=Grid(starts * STEP_S, lengths / _HOUR, at * STEP_S),
             circuits=self._circuits(span),
             mining=tuple(self._mining(span, starts * STEP_S, state, k) for k in range(len(self.rigs))),
             inference=self._inference(span),

@@ -116,6 +116,7 @@ def _grid(made: Frame) -> Grid:
     return Grid(
         starts_s=np.array([slot.start - at for slot in made.slots]),
         hours=np.array([slot.hours for slot in made.slots]),
+        origin_s=at,
     )
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mullet.planning.commitment.linear import LinearProgram
+from mullet.planning.commitment.linear import LinearProgram, Timeline
 
 Places = NDArray[np.int64]
 
@@ -20,12 +20,17 @@ def nowhere(*shape: int) -> Places:
 class Assembly:
     """Variables and rows in the order in which they are asked for, coefficients in any order.
 
-    A coefficient that happens to be 0 keeps its place, so that the pattern depends on what is asked for alone.
+    A coefficient that happens to be 0 keeps its place, so that the pattern depends on what is asked for alone. Of
+    variables and rows asked for in blocks of as many as there are steps, the program says which step is whose.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, starts_s: NDArray[np.float64] | None = None) -> None:
+        self._starts_s = starts_s
+        """Instants at which the steps begin."""
+        self._steps = 0 if starts_s is None else len(starts_s)
         self._variables = _Sides()
         self._rows = _Sides()
+        self._kinds: tuple[list[Places], list[Places]] = ([], [])
         self._gain: list[NDArray[np.float64]] = []
         self._whole: list[NDArray[np.bool_]] = []
         self._blocks: list[tuple[Places, Places, NDArray[np.float64]]] = []
@@ -40,13 +45,30 @@ class Assembly:
     ) -> Places:
         """Return the places of new variables; bounds and gain broadcast to the shape."""
         places = self._variables.add(shape, low, high)
+        self._note(0, places)
         self._gain.append(_spread(gain, shape))
         self._whole.append(np.full(places.size, whole))
         return places
 
-    def rows(self, shape: tuple[int, ...], low: ArrayLike = -np.inf, high: ArrayLike = np.inf) -> Places:
-        """Return the places of new rows, without coefficients as yet; sides broadcast to the shape."""
-        return self._rows.add(shape, low, high)
+    def rows(
+        self,
+        shape: tuple[int, ...],
+        low: ArrayLike = -np.inf,
+        high: ArrayLike = np.inf,
+        at: Places | None = None,
+    ) -> Places:
+        """Return the places of new rows, without coefficients as yet; sides broadcast to the shape.
+
+        `at` names the steps that the rows are for, where not every step has one.
+        """
+        places = self._rows.add(shape, low, high)
+        if at is None:
+            self._note(1, places)
+        else:
+            table = nowhere(self._steps)
+            table[at] = places
+            self._kinds[1].append(table[None, :])
+        return places
 
     def put(self, rows: Places, variables: Places, coefficients: ArrayLike) -> None:
         """Write coefficients; the three broadcast together, and no place may be written twice."""
@@ -78,7 +100,23 @@ class Assembly:
             columns=columns[order],
             coefficients=coefficients[order],
             constant=constant,
+            timeline=self._timeline(len(low), len(row_low)),
         )
+
+    def _note(self, kind: int, places: Places) -> None:
+        if self._steps and places.ndim and places.shape[-1] == self._steps:
+            self._kinds[kind].append(places.reshape(-1, self._steps))
+
+    def _timeline(self, variables: int, rows: int) -> Timeline | None:
+        if self._starts_s is None:
+            return None
+        tables = [np.concatenate([nowhere(0, self._steps), *kinds]) for kinds in self._kinds]
+        loose = []
+        for table, count in zip(tables, (variables, rows), strict=True):
+            free = np.ones(count, dtype=np.bool_)
+            free[table[table >= 0]] = False
+            loose.append(np.flatnonzero(free))
+        return Timeline(self._starts_s, tables[0], tables[1], loose[0], loose[1])
 
 
 def _spread(numbers: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -52,7 +52,7 @@ def build(problem: Problem) -> Model:
 
     Data are taken as they are: who asks has made sure that they are finite where they must be.
     """
-    assembly = Assembly()
+    assembly = Assembly(problem.grid.origin_s + problem.grid.starts_s)
     clusters = add_clusters(assembly, problem)
     services = add_services(assembly, problem)
     mining = tuple(

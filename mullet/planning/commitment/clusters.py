@@ -94,8 +94,8 @@ def _min_on_rows(assembly: Assembly, windows: _Windows, min_on_s: float, running
     places = nowhere(len(begun))
     first = windows.first(min_on_s)
     kept = np.flatnonzero(first < np.arange(len(first)))
+    rows = assembly.rows((len(kept),), 0.0, at=kept)
     if len(kept):
-        rows = assembly.rows((len(kept),), 0.0)
         places[kept] = rows
         assembly.put(rows, running[kept], 1.0)
         of_row, of_step = windows.members(min_on_s, kept)
@@ -109,10 +109,10 @@ def _min_off_rows(assembly: Assembly, windows: _Windows, group: Mining, running:
     # Of rows whose windows begin at the same step the last says all.
     last_of_its_first = np.append(first[1:] > first[:-1], True)
     kept = np.flatnonzero((first < np.arange(len(first))) & last_of_its_first)
+    from_now = first[kept] == 0
+    high = np.where(from_now, float(group.count - int(group.running[0])), float(group.count))
+    rows = assembly.rows((len(kept),), -np.inf, high, at=kept)
     if len(kept):
-        from_now = first[kept] == 0
-        high = np.where(from_now, float(group.count - int(group.running[0])), float(group.count))
-        rows = assembly.rows((len(kept),), -np.inf, high)
         places[kept] = rows
         of_row, of_step = windows.members(group.min_off_s, kept)
         assembly.put(places[of_row], begun[of_step], 1.0)

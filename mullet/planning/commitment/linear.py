@@ -14,6 +14,24 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """Which variables and rows belong to which step of a horizon: where a warm start may look for its past.
+
+    Row k of a table holds the places of one thing through all steps; programs of the same facility have the same rows.
+    """
+
+    starts_s: Floats
+    """(T,) Instant at which each step begins; the same instants in every program of a sequence."""
+    columns: Ints
+    """(kinds of variable, T) Places, -1 where a step has none."""
+    rows: Ints
+    """(kinds of row, T)"""
+    loose_columns: Ints
+    """Variables that belong to no step."""
+    loose_rows: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LinearProgram:
     """max gain x + constant, row_low <= A x <= row_high, low <= x <= high; n variables, m rows, A by rows (CSR)."""
 
@@ -31,6 +49,8 @@ class LinearProgram:
     columns: Ints
     coefficients: Floats
     constant: float = 0.0
+    timeline: Timeline | None = None
+    """Says nothing about the optimum, only where to look for it first."""
 
     def same_pattern(self, other: LinearProgram) -> bool:
         """Return whether both have the same variables, rows and places of coefficients."""

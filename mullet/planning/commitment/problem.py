@@ -25,6 +25,8 @@ class Grid:
     """(T,) Seconds from the present to each step's start; the first is 0."""
     hours: Floats
     """(T,) Length of each step, above 0."""
+    origin_s: float = 0.0
+    """Instant of the present: tells a solver which steps of two problems are the same time, and nothing else."""
 
     @property
     def count(self) -> int:
