@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [--quick] [--json FILE] [--peers PYTHON]`: figures against targets, limits and peers.
+"""`python -m benchmarks NAME [--quick] [--json FILE] [--peers PYTHON] [--soak SECONDS]`: figures and their targets.
 
 Exit status 0 whatever the figures are, 1 where they could not be measured, 2 where the command line is wrong.
 """
@@ -19,6 +19,7 @@ MODULES = {
     "planner": "benchmarks.planner",
     "allocator": "benchmarks.allocator",
     "shed": "benchmarks.shed",
+    "miners": "benchmarks.miners",
 }
 """Each has `measure(options: Options) -> list[Figure]`."""
 
@@ -32,9 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--peers", default=sys.executable, metavar="PYTHON", help="interpreter that has the peers (default: this one)"
     )
+    parser.add_argument(
+        "--soak", type=float, metavar="SECONDS", help="miners: how long polling goes on with faults (default: 600)"
+    )
     given = parser.parse_args(arguments)
     try:
-        figures: list[Figure] = importlib.import_module(MODULES[given.name]).measure(Options(given.quick, given.peers))
+        options = Options(given.quick, given.peers, given.soak)
+        figures: list[Figure] = importlib.import_module(MODULES[given.name]).measure(options)
         sys.stdout.write(f"{given.name}{' (quick)' if given.quick else ''}: {machine()}, commit {commit()}\n\n")
         sys.stdout.write(table(figures) + "\n")
         if given.json is not None:

@@ -14,3 +14,5 @@ class Options:
     """Smaller instances: ends within 45 s on 2 cores."""
     peers: str = sys.executable
     """Interpreter whose environment has the peers."""
+    soak_s: float | None = None
+    """How long the miners' polling goes on with faults; None for as long as the size has it."""

@@ -118,8 +118,12 @@ class AsicDriver:
     def capability(self, load: Load) -> Capability:
         """Return what can really be done with the load: of a miner not identified yet, that it can be watched."""
         options = self._bank(load)
-        firmware_class = options.firmware_class or self._cache.entries.get(load.address, {}).get("class")
-        return capability_of(firmware_class, options.ramp_down_s, options.ramp_up_s)
+        return capability_of(self.firmware_class(load), options.ramp_down_s, options.ramp_up_s)
+
+    def firmware_class(self, load: Load) -> str | None:
+        """Return the class of the load: as its bank says, else as it was identified; None where it was not."""
+        found: str | None = self._cache.entries.get(load.address, {}).get("class")
+        return self._bank(load).firmware_class or found
 
     async def identify(self, load: Load, deadline_s: float) -> Identity:
         """Return who answers, after our own probe that it is what the bank's class says.

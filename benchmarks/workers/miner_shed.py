@@ -1,0 +1,142 @@
+"""The daemon itself on a simulated site: how soon an order to shed is carried out and proven, miner by miner.
+
+The order is an operator's; the loop chooses, sends, reads back, asks the meters and finds substitutes as it always
+does. What it claimed is then held against the simulator's truth log by the checker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.farms import Bank, set_faults, spread_faults, truths
+from benchmarks.sites import SUBNET, make_site
+from benchmarks.workers.process import serve
+from benchmarks.workers.processes import children, cpu_s, resident_mib
+from mullet.app.claims import write_claims
+from mullet.app.daemon import DaemonOptions, Running, run_daemon
+from mullet.app.simulation import grade, start_simulation
+from mullet.domain.facility import Mode
+from mullet_hardware.asic.driver import AsicDriver
+from mullet_simulators.miners.models import MODELS
+
+READY_S = 60.0
+
+
+def measure(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options: folder, models, miners, web_port, latency_ms, faults, share, settle_s, seconds, poll_s."""
+    return asyncio.run(_measure(options))
+
+
+async def _measure(options: Mapping[str, Any]) -> dict[str, Any]:
+    folder = Path(options["folder"])
+    site = make_site(options["models"], options["miners"], options["web_port"], options["poll_s"])
+    scenario, policy, truth = folder / "site.json", folder / "policy.json", folder / "truth.jsonl"
+    scenario.write_text(json.dumps(site.scenario), encoding="utf-8")
+    policy.write_text(json.dumps(site.policy), encoding="utf-8")
+    extra = ["--device-latency-ms", str(options["latency_ms"]), "--without", "nvml", "--without", "inference"]
+    simulation = await start_simulation(str(scenario), truth, None, 0.0, extra)
+    banks = [_moved(bank, simulation.subnet) for bank in site.banks]
+    found: dict[str, Any] = {}
+
+    async def beside(running: Running) -> None:
+        found.update(await _shed(running, banks, options))
+
+    try:
+        moved = f"127.{simulation.subnet}."
+        daemon = DaemonOptions(
+            policy_path=policy,
+            first_mode=Mode.AUTO,
+            state=folder / "state",
+            api_port=0,
+            rewrite=lambda text: text.replace(f"127.{SUBNET}.", moved),
+            handle_signals=False,
+        )
+        await run_daemon(daemon, beside)
+    finally:
+        await simulation.close()
+    claims = folder / "claims.jsonl"
+    await asyncio.to_thread(write_claims, folder / "state" / "journal.db", claims)
+    report = await grade(truth, claims)
+    found["wrong_claims"] = report["truth_mismatches"]
+    found["false_acks_caught"] = report["false_acks"]
+    found["outcomes"] = report["outcomes"]
+    verified = _verified(claims, found["ordered_at"])
+    found["verified"] = {
+        bank.firmware: sorted(
+            [verified[load], watts_of(other)]
+            for other in banks
+            if other.firmware == bank.firmware
+            for load in other.loads
+            if load in verified
+        )
+        for bank in banks
+    }
+    found["ramp_down_s"] = {bank.firmware: AsicDriver.capability_for(bank.options).ramp_down_s for bank in banks}
+    found["fast"] = sorted({bank.firmware for bank in banks if AsicDriver.capability_for(bank.options).fast})
+    return found
+
+
+def _moved(bank: Bank, subnet: int) -> Bank:
+    return Bank(bank.id, subnet, bank.number, bank.model, bank.count, bank.web_port)
+
+
+async def _shed(running: Running, banks: list[Bank], options: Mapping[str, Any]) -> dict[str, Any]:
+    controller, began = running.controller, time.monotonic()
+    while not (controller.ready and controller.decision is not None):
+        if time.monotonic() - began > READY_S:
+            raise TimeoutError("the daemon did not begin to control")
+        await asyncio.sleep(0.1)
+    faults = spread_faults([load for bank in banks for load in bank.loads], options["faults"])
+    await asyncio.to_thread(set_faults, banks, faults)
+    await asyncio.sleep(options["settle_s"])
+    live_w = _drawn(await asyncio.to_thread(truths, banks))
+    asked_w = options["share"] * live_w
+    pids = children(os.getpid())
+    worked, cpu = cpu_s(pids), cpu_s(["self"])
+    ordered_at = running.clock.now()
+    await running.desk.shed(asked_w, None, "benchmark")
+    await asyncio.sleep(options["seconds"])
+    left_w = _drawn(await asyncio.to_thread(truths, banks))
+    return {
+        "ordered_at": ordered_at,
+        "live_w": live_w,
+        "asked_w": asked_w,
+        "shed_w": live_w - left_w,
+        "faults": len(faults),
+        "workers_cpu_s": cpu_s(pids) - worked,
+        "daemon_cpu_s": cpu_s(["self"]) - cpu,
+        "rss_mib": resident_mib(["self", *pids]),
+        "ticks_late_max_s": max(controller.jitter_s),
+    }
+
+
+def _drawn(truth: Mapping[str, Mapping[str, Any]]) -> float:
+    return sum(float(load["watts"]) for load in truth.values())
+
+
+def _verified(claims: Path, since: float) -> dict[str, float]:
+    """Return, by load, the seconds from the order to the first proof that the load is off."""
+    commands: set[str] = set()
+    found: dict[str, float] = {}
+    for line in claims.read_text(encoding="utf-8").splitlines():
+        claim = json.loads(line)
+        if claim["type"] == "command" and claim["verb"] == "sleep" and claim["t"] >= since:
+            commands.add(claim["id"])
+        elif claim["type"] == "outcome" and claim["kind"] == "applied" and claim["id"] in commands:
+            found.setdefault(claim["load"], claim["t"] - since)
+    return found
+
+
+def watts_of(bank: Bank) -> float:
+    """Return what one miner of the bank gives up by sleeping."""
+    return MODELS[bank.model].watts - MODELS[bank.model].standby_w
+
+
+if __name__ == "__main__":
+    serve(measure)
