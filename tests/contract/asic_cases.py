@@ -62,5 +62,14 @@ CASES = {
         FirmwareCase("whatsminer_v2", "whatsminer-m50s", 3276.0, 0.1, middle_watts=2200.0),
         FirmwareCase("whatsminer_v3", "whatsminer-m60s-v3", 3422.0, 0.1, middle_watts=2300.0),
         FirmwareCase("luxos", "antminer-s19kpro-luxos", 2794.0, 0.1, middle_watts=2200.0, requests_per_read=4.0),
+        FirmwareCase(
+            "auradine",
+            "auradine-at2880",
+            4160.0,
+            0.1,
+            {"web_port": 8080},
+            middle_watts=2800.0,
+            requests_per_read=4.0,
+        ),
     )
 }

@@ -17,6 +17,7 @@ from mullet.ports import UnsafeWrite
 from mullet_hardware.asic.capability import (
     ANTMINER_MODERN,
     ANTMINER_OLD,
+    AURADINE,
     AVALON,
     AXEOS,
     BRAIINS,
@@ -125,6 +126,11 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
                 "summary,status,devdetails,get_version,get_miner_info,get_token",
                 "power_off,power_on,set_power_pct",
             ),
+        },
+        AURADINE: {
+            # What may be posted to the mode is bounded in firmware/auradine.py.
+            Channel.RPC: _commands("summary"),
+            Channel.WEB: _commands("GET /ipreport,GET /mode,GET /psu", "POST /token,POST /mode"),
         },
         LUXOS: {
             # After the colon the argument, where it decides what the command does.

@@ -13,6 +13,7 @@ from mullet.ports import CredentialsRejected, DeviceUnreachable
 from mullet_hardware.asic.capability import (
     ANTMINER_MODERN,
     ANTMINER_OLD,
+    AURADINE,
     AVALON,
     AXEOS,
     BRAIINS,
@@ -43,6 +44,7 @@ DEVICES = MappingProxyType(
         MARATHON: f"{FIRMWARE}.marathon:Marathon",
         VNISH: f"{FIRMWARE}.vnish:Vnish",
         WHATSMINER_V2: f"{FIRMWARE}.whatsminer_v2:WhatsminerV2",
+        AURADINE: f"{FIRMWARE}.auradine:Auradine",
         LUXOS: f"{FIRMWARE}.luxos:LuxOs",
         WHATSMINER_V3: f"{FIRMWARE}.whatsminer_v3:WhatsminerV3",
     }

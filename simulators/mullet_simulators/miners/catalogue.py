@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from mullet_simulators.miners.antminer import Antminer
 from mullet_simulators.miners.antminer_old import AntminerOld
+from mullet_simulators.miners.auradine import Auradine
 from mullet_simulators.miners.avalon import Avalon
 from mullet_simulators.miners.axeos import AxeOs
 from mullet_simulators.miners.braiins import Braiins
@@ -22,6 +23,7 @@ DEVICES: Mapping[str, type[SimMiner]] = MappingProxyType(
     {
         "antminer": Antminer,
         "antminer_old": AntminerOld,
+        "auradine": Auradine,
         "avalon": Avalon,
         "axeos": AxeOs,
         "braiins": Braiins,

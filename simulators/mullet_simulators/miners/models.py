@@ -124,6 +124,26 @@ def _epic(name: str, wire: str, watts: float, th_per_s: float, boards: int, chip
     return replace(stock, protocol="epic", pyasic_class=kind, password="letmein")
 
 
+def _auradine(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
+    return MinerModel(
+        name=name,
+        protocol="auradine",
+        wire_name=wire,
+        pyasic_key=wire,
+        pyasic_class=f"AuradineFlux{wire}",
+        watts=watts,
+        th_per_s=th_per_s,
+        boards=boards,
+        chips_per_board=chips,
+        standby_w=30.0,
+        stop_ramp_s=5.0,
+        boot_s=12.0,
+        wake_ramp_s=15.0,
+        password="admin",
+        min_limit_w=round(watts * 0.5),
+    )
+
+
 def _luxos(name: str, wire: str, watts: float, th_per_s: float, boards: int, chips: int) -> MinerModel:
     stock = _antminer(name, wire, watts, th_per_s, boards, chips)
     kind = f"LUXMiner{wire.split(' ', 1)[1].replace(' ', '')}"
@@ -168,6 +188,8 @@ MODELS = MappingProxyType(
             _whatsminer("whatsminer-m60s", "M60S_VK30", 3422.0, 186.0, 3, 245),
             _whatsminer_v3("whatsminer-m60s-v3", "M60S_VK30", 3422.0, 186.0, 3, 245),
             _luxos("antminer-s19kpro-luxos", "Antminer S19k Pro", 2794.0, 121.8, 3, 77),
+            # As announced (260 TH/s at 16 J/TH); chips are a guess, nothing depends on them.
+            _auradine("auradine-at2880", "AT2880", 4160.0, 260.0, 3, 132),
             _antminer("antminer-s19", "Antminer S19", 3250.0, 95.0, 3, 76),
             _antminer_old("antminer-s9", "Antminer S9", 1323.0, 13.5, 3, 63),
             _antminer_old("antminer-s17", "Antminer S17", 2385.0, 53.0, 3, 48),

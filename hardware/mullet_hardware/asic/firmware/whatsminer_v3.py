@@ -137,6 +137,11 @@ class WhatsminerV3:
         self._mac: str | None = None
         self._ordered_at = -math.inf
 
+    async def prepare(self) -> None:
+        """Hold the salt, so that an order needs no request before it."""
+        if self._rpc.salt is None:
+            await self._ask_info()
+
     async def identify(self) -> Found:
         """Return who answers, after a check that it is a Whatsminer with V3 firmware.
 

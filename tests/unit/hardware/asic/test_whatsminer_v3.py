@@ -208,6 +208,15 @@ async def test_a_signature_from_before_a_reboot_is_made_anew(miner: Miner) -> No
     assert len(miner.sent()) == 2
 
 
+async def test_an_order_that_was_prepared_costs_one_request(miner: Miner) -> None:
+    device = miner.device()
+    await device.prepare()
+    await device.prepare()
+    assert len(miner.asked) == 1
+    assert (await device.apply(SLEEP)).acked
+    assert len(miner.asked) == 2
+
+
 async def test_a_wrong_password_is_told_after_one_more_try(miner: Miner) -> None:
     miner.password = "another"
     with pytest.raises(CredentialsRejected) as caught:
