@@ -120,6 +120,7 @@ class Epic(SimMiner):
             "HBs": self._boards(),
             "Power Supply Stats": {"Input Power": round(said.watts, 2), "Input Voltage": 240.0, "Output Voltage": 14.2},
             "Fans": {"Fans Speed": 60 if said.mining else 0},
+            "Fans Rpm": {f"Fans Speed {fan}": 5400 if said.mining else 0 for fan in range(1, 5)},
             "PerpetualTune": {"Running": False, "Algorithm": {}},
             "Misc": {"Locate Miner State": False},
         }
