@@ -180,11 +180,11 @@ def _yaml(bank: Bank, driver: str, circuit: str) -> list[str]:
         f"  driver: {driver}",
         f"  options: {{{', '.join(f'{name}: {_quoted(value)}' for name, value in bank.options.items())}}}",
     ]
-    if len(bank.addresses) <= RANGES_PER_LINE:
-        body.append(f"  addresses: {', '.join(bank.addresses)}")
-    else:
-        body.append("  addresses:")
-        body += [f"    - {', '.join(part)}" for part in _parts(bank.addresses)]
+    parts = _parts(bank.addresses)
+    for index, part in enumerate(parts):
+        # A text without quotes goes on in deeper lines.
+        lead = "    " if index else "  addresses: "
+        body.append(lead + ", ".join(part) + ("," if index < len(parts) - 1 else ""))
     body.append(f"  circuit: {_quoted(circuit)}")
     if bank.full_watts is None or bank.off_watts is None or bank.worst_watts is None:
         head.append("# nobody told its watts: fill in what one draws, then take away the number signs")
