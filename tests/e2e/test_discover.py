@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -182,3 +183,49 @@ async def test_a_named_credential_opens_what_the_default_does_not(site: Site) ->
         assert (sighting.outcome, sighting.default_password) == (Outcome.FOUND, False), site.loads[host]
         assert sighting.identity, site.loads[host]
         assert sighting.options["credential"] == "site", site.loads[host]
+
+
+POLICY = """
+facility: {id: barn, currency: USD, mode: observe}
+circuits: [{id: poi, rating: 5 MW, unmanaged_max: 0 W}]
+economics: {hashprice: 50 USD/PH/d, fallback_price: 60 USD/MWh}
+"""
+
+
+async def command(*arguments: str) -> tuple[int, str, str]:
+    """Run one command of the real command line while the facility goes on in this process."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60.0)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("site", [0.0], indirect=True)
+async def test_the_command_prints_banks_that_check_takes(site: Site, tmp_path: Path) -> None:
+    # Where a password was changed, nobody tells watts or model: those stand apart.
+    networks = [f"127.{site.facility.subnet}.{number}.1-5" for number in range(1, len(MODELS_HERE) + 1)]
+    code, out, err = await command("-m", "mullet", "discover", *networks, "--ports", "web=8080", "--json")
+    report = json.loads(out)
+    assert (code, report["unidentified"]) == (0, []), err
+    assert len(report["found"]) == 3 * len(MODELS_HERE)
+    assert sum(group["count"] for group in report["groups"]) == len(report["found"])
+    policy = tmp_path / "barn.yaml"
+    policy.write_text(POLICY + report["policy"])
+    code, out, err = await command("-m", "mullet", "check", str(policy), "--json")
+    assert code == 0, out
+    banks = json.loads(out)["policies"][0]["banks"]
+    assert sum(bank["loads"] for bank in banks.values()) == len(report["found"]), "each is in a bank"
+    assert requests_in(tmp_path / "truth.jsonl") == []
+
+
+async def test_pyasic_stays_out_of_the_commands_process() -> None:
+    code, _, trace = await command("-X", "importtime", "-m", "mullet", "discover", "127.250.250.1-2")
+    imported = {line.rpartition("|")[2].strip() for line in trace.splitlines() if line.startswith("import time:")}
+    assert code == 1
+    assert "mullet_hardware.asic.capability" in imported, "the discoverer's own imports are seen"
+    assert {"pyasic", "httpx", "mullet_hardware.asic.registry"} & imported == set()
