@@ -104,10 +104,10 @@ class Boser:
 
 
 @asynccontextmanager
-async def serving(boser: Boser) -> AsyncIterator[int]:
+async def serving(boser: Boser, latency_s: float = 0.0) -> AsyncIterator[int]:
     """The device at a port of its own."""
-    connections = Connections()
-    server = await asyncio.get_running_loop().create_server(lambda: GrpcProtocol(boser, connections, 0.0), HOST, 0)
+    connections, loop = Connections(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: GrpcProtocol(boser, connections, latency_s), HOST, 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -370,6 +370,31 @@ async def test_whatever_else_is_said_is_an_error(said: bytes, error: type[Except
     finally:
         server.close()
         await server.wait_closed()
+
+
+async def test_latency_and_slowness_act_on_calls() -> None:
+    loop = asyncio.get_running_loop()
+    boser = Boser()
+    async with serving(boser, 0.05) as port, no_leaks():
+        began = loop.time()
+        answer = await calls.call(BRAIINS, HOST, port, LOGIN, encode([(1, "root"), (2, PASSWORD)]), {})
+        assert answer.metadata["authorization"] == "token-1"
+        assert loop.time() - began >= 0.05
+        boser.fault = Fault.SLOW
+        with pytest.raises(DeviceUnreachable):
+            await within(0.2, HOST, calls.call(BRAIINS, HOST, port, LOGIN, b"", {}))
+        boser.fault = Fault.HANG
+        with pytest.raises(DeviceUnreachable):
+            await within(0.2, HOST, calls.call(BRAIINS, HOST, port, LOGIN, b"", {}))
+
+
+async def test_an_answer_of_another_shape_is_garbled() -> None:
+    async with bench(rpc(), {DETAILS: details(NORMAL)}) as it:
+        await it.braiins.read()
+        it.boser.fault = Fault.WRONG_SHAPE
+        with pytest.raises(DeviceGarbled):
+            await it.braiins.apply(Order(Verb.SLEEP, 0.0))
+        assert "PauseMining" not in it.boser.called
 
 
 async def test_a_cancelled_call_leaves_no_socket() -> None:
