@@ -139,6 +139,15 @@ class DriverContext:
 
 
 @dataclass(frozen=True, slots=True)
+class BankNotes:
+    """What a driver says of a bank's options before anything is built; a class may offer `notes_for(options)`."""
+
+    barred: str | None = None
+    """Why nothing could be written to its loads."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who answers at an address."""
 

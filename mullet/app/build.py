@@ -11,7 +11,7 @@ from mullet.adapters.secrets import Credentials
 from mullet.control.parts import FeedKind, FeedPart, Plant
 from mullet.domain.load import Capability
 from mullet.policy import KnownNames, LoadedPolicy, Wiring, load_policy
-from mullet.ports import Clock, Driver, DriverContext, Feed, Meter, Switch
+from mullet.ports import BankNotes, Clock, Driver, DriverContext, Feed, Meter, Switch
 from mullet.registry import Group, Registry
 
 
@@ -25,12 +25,18 @@ def known_names(registry: Registry) -> KnownNames:
         capability: Capability = registry.load(Group.DRIVERS, driver).capability_for(options)
         return capability
 
+    def notes_of(driver: str, options: Mapping[str, Any]) -> BankNotes:
+        ask: Callable[[Mapping[str, Any]], BankNotes] | None
+        ask = getattr(registry.load(Group.DRIVERS, driver), "notes_for", None)
+        return BankNotes() if ask is None else ask(options)
+
     return KnownNames(
         drivers=schemas(Group.DRIVERS),
         meters=schemas(Group.METERS),
         switches=schemas(Group.SWITCHES),
         feeds=schemas(Group.FEEDS),
         capability_of=capability_of,
+        notes_of=notes_of,
     )
 
 

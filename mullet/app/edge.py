@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from mullet.app.paths import state_directory
 from mullet.control.gate import Permit, WriteGate
 from mullet.domain.facility import Mode
 from mullet.domain.load import Load
-from mullet.ports import Driver, DriverContext
+from mullet.ports import BankNotes, Driver, DriverContext
 from mullet.registry import Group, Registry
 
 WATCHDOG_SHARE = 3.0
@@ -106,8 +107,23 @@ def _build_drivers(
         unknown = {option for options in banks.values() for option in options} - schema.keys()
         if unknown:
             raise ValueError(f"driver {name} has no option {sorted(unknown)[0]!r}; it has {', '.join(sorted(schema))}")
-        drivers[name] = registry.load(Group.DRIVERS, name)(DriverContext(banks, credentials.lookup, clock))
+        kind = registry.load(Group.DRIVERS, name)
+        _say_notes(kind, banks)
+        drivers[name] = kind(DriverContext(banks, credentials.lookup, clock))
     return drivers
+
+
+def _say_notes(kind: Any, banks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Log what a driver says of its banks' passwords: of an agent's banks no policy says it."""
+    ask: Callable[[Mapping[str, Any]], BankNotes] | None = getattr(kind, "notes_for", None)
+    if ask is None:
+        return
+    for bank, options in banks.items():
+        notes = ask(options)
+        if notes.barred is not None:
+            logger.warning("bank %s is read-only: %s", bank, notes.barred)
+        for warning in notes.warnings:
+            logger.warning("bank %s %s", bank, warning)
 
 
 def _with_capabilities(config: AgentConfig, registry: Registry) -> tuple[Load, ...]:

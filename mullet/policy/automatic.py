@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mullet.domain.facility import Circuit, Facility, Mode
 from mullet.domain.load import LeaseHolder, Load, LoadKind
@@ -11,6 +11,7 @@ from mullet.policy.document import Document
 from mullet.policy.loaded import LoadedPolicy, besides_loads_watts, silent_watts
 from mullet.policy.plant import NO_ENGINE
 from mullet.policy.problems import Path, Problem
+from mullet.ports import BankNotes
 
 _NAMES_SHOWN = 3
 
@@ -25,6 +26,7 @@ def problems_for_auto(loaded: LoadedPolicy) -> tuple[Problem, ...]:
     2. GPUs whose caps only mining pays for need a lease, or a circuit that accepts unleased loads by name.
     3. A field that nothing enforces in this version is refused by name, and so are more than two operating points of
        a miner whose driver can only stop and start it: one that shall go lower would stay at full.
+    4. A bank in mode auto to which its driver would write nothing, for want of a password, is refused.
     """
     facility = loaded.facility
     index = {circuit.id: number for number, circuit in enumerate(facility.circuits)}
@@ -45,7 +47,35 @@ def problems_for_auto(loaded: LoadedPolicy) -> tuple[Problem, ...]:
             advice = "list its lowest point and one other, or run in mode advise or observe"
             problems.append(loaded.document.problem(("banks", number, "points"), message, advice))
     problems.extend(unenforced_problems(loaded.document, loaded.unenforced))
+    problems.extend(barred_problems(loaded))
     return tuple(problems)
+
+
+def barred_problems(loaded: LoadedPolicy) -> tuple[Problem, ...]:
+    """Return one problem for each bank that its circuits would let be written to, and that could not be."""
+    return tuple(
+        loaded.document.problem(path, f"{bank!r} is read-only: {notes.barred}", "or set its circuit to mode observe")
+        for path, bank, notes in _noted(loaded)
+        if notes.barred is not None
+    )
+
+
+def bank_warnings(loaded: LoadedPolicy) -> tuple[Problem, ...]:
+    """Return what drivers warn of in banks that their circuits would let be written to."""
+    return tuple(
+        loaded.document.problem(path, f"{bank!r} {text}")
+        for path, bank, notes in _noted(loaded)
+        for text in notes.warnings
+    )
+
+
+def _noted(loaded: LoadedPolicy) -> Iterator[tuple[Path, str, BankNotes]]:
+    """Yield the banks on circuits in mode auto, whatever mode the facility is in at present, with their notes."""
+    facility = loaded.facility
+    for number, (bank, loads) in enumerate(facility.banks.items()):
+        modes = {facility.circuit_by_id[node].mode for node in facility.path(loads[0].circuit)}
+        if modes == {Mode.AUTO} and bank in loaded.notes:
+            yield ("banks", number, "options"), bank, loaded.notes[bank]
 
 
 def unenforced_problems(document: Document, paths: Iterable[Path]) -> tuple[Problem, ...]:

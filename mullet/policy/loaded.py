@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mullet.domain.facility import Circuit, Facility
@@ -12,6 +12,7 @@ from mullet.domain.units import TH_PER_PH
 from mullet.policy.document import Document
 from mullet.policy.problems import Path, Problem
 from mullet.policy.wiring import Wiring
+from mullet.ports import BankNotes
 
 HOURS_PER_DAY = 24.0
 
@@ -43,6 +44,8 @@ class LoadedPolicy:
     document: Document
     unenforced: tuple[Path, ...]
     """Fields given that nothing enforces in this version."""
+    notes: Mapping[str, BankNotes] = field(default_factory=dict)
+    """What drivers say of banks whose devices mullet itself speaks to, by bank."""
 
 
 def derive(facility: Facility) -> Derived:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mullet.domain.facility import Mode
-from mullet.policy.automatic import problems_for_auto, unenforced_problems
+from mullet.policy.automatic import bank_warnings, barred_problems, problems_for_auto, unenforced_problems
 from mullet.policy.build import build_facility, build_wiring
 from mullet.policy.checks import check
 from mullet.policy.document import read_document
@@ -23,7 +23,7 @@ def load_policy(text: str, filename: str, known: KnownNames) -> LoadedPolicy:
     """Return what the policy `text` describes; `filename` is for messages only.
 
     A policy in mode auto must pass `problems_for_auto` as well; in advise and observe, fields without an engine
-    are warnings.
+    and banks that could not be written to are warnings.
 
     Raises:
         PolicyErrors: everything that is wrong, each with line, column and field.
@@ -48,13 +48,20 @@ def load_policy(text: str, filename: str, known: KnownNames) -> LoadedPolicy:
         content=content,
         document=document,
         unenforced=tuple(draft.unenforced),
+        # An agent has options and credentials of its own: what drivers say of those, it says itself.
+        notes={
+            bank.id: known.notes_of(bank.driver, options["banks"][index])
+            for index, bank in enumerate(model.banks)
+            if bank.agent is None
+        },
     )
     if facility.mode is Mode.AUTO:
         problems = problems_for_auto(loaded)
         if problems:
             raise PolicyErrors(problems)
-        return loaded
-    return replace(loaded, warnings=unenforced_problems(document, loaded.unenforced))
+        return replace(loaded, warnings=bank_warnings(loaded))
+    unenforced = unenforced_problems(document, loaded.unenforced)
+    return replace(loaded, warnings=(*unenforced, *barred_problems(loaded), *bank_warnings(loaded)))
 
 
 def hash_content(content: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mullet.domain.load import Capability
+from mullet.ports import BankNotes
 
 OptionsSchema = Mapping[str, tuple[Any, Any, str]]
 """Per option: its Python type or a union of types, its default (`...` where it must be given), a line of help."""
@@ -22,6 +23,8 @@ class KnownNames:
     feeds: Mapping[str, OptionsSchema]
     capability_of: Callable[[str, Mapping[str, Any]], Capability]
     """Returns what a driver can do with the loads of a bank, from the bank's options; ValueError where it cannot."""
+    notes_of: Callable[[str, Mapping[str, Any]], BankNotes] = lambda driver, options: BankNotes()
+    """Returns what a driver says of a bank's options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ class Wiring:
     api: ApiSpec
     records: RecordsSpec
     fx: Mapping[str, FxRate] = field(default_factory=dict)
+    nameplate_banks: frozenset[str] = frozenset()
+    """Banks that are planned by their nameplates whatever was measured."""
 
     def options_of(self, kind: str, driver: str) -> dict[str, Mapping[str, Any]]:
         """Return what a `DriverContext` takes: options by id, for "meters", "switches" or "feeds"."""

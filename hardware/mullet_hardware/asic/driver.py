@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from mullet.domain.command import Command, Receipt, Verb
 from mullet.domain.load import Capability, Load
 from mullet.domain.telemetry import Telemetry
-from mullet.ports import DeviceRefused, DeviceUnreachable, DriverContext, Identity, UnsafeWrite
+from mullet.ports import BankNotes, DeviceRefused, DeviceUnreachable, DriverContext, Identity, UnsafeWrite
 from mullet_hardware.asic.cache import IdentityCache
 from mullet_hardware.asic.capability import capability_of
 from mullet_hardware.asic.options import OPTIONS, BankOptions, parse_options
@@ -114,6 +114,15 @@ class AsicDriver:
         """
         bank = parse_options("", options)
         return capability_of(bank.firmware_class, bank.ramp_down_s, bank.ramp_up_s)
+
+    @classmethod
+    def notes_for(cls, options: Mapping[str, Any]) -> BankNotes:
+        """Return what is to be said of a bank's password before anything runs.
+
+        Raises:
+            ValueError: an option is not usable.
+        """
+        return parse_options("", options).notes()
 
     def capability(self, load: Load) -> Capability:
         """Return what can really be done with the load: of a miner not identified yet, that it can be watched."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from mullet_hardware.asic.capability import CLASSES
+from mullet.domain.load import Steering
+from mullet.ports import BankNotes
+from mullet_hardware.asic.capability import CLASSES, FIRMWARES, MONITOR
 
 OPTIONS: Mapping[str, tuple[type, object, str]] = MappingProxyType(
     {
@@ -33,6 +35,16 @@ OPTIONS: Mapping[str, tuple[type, object, str]] = MappingProxyType(
 )
 
 
+DEFAULT_REFUSED = (
+    "no credential is named, and its maker's default password is not accepted; name the password's `credential`, or "
+    "say accept_default_password: true"
+)
+DEFAULT_ACCEPTED = (
+    "is written to with its maker's default password, which everybody on its network knows; change it, and name its "
+    "`credential`"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class BankOptions:
     """The options of one bank; the password is told apart by `secret_missing` where its credential is absent."""
@@ -47,6 +59,17 @@ class BankOptions:
     ramp_up_s: float | None = None
     identity_cache: str | None = None
     workers: int | None = None
+
+    def notes(self) -> BankNotes:
+        """Return what these options mean for writing; nothing of a bank whose firmware is not known or only watched."""
+        firmware = FIRMWARES.get(self.firmware_class or MONITOR)
+        if firmware is None or firmware.capability.steering is Steering.MONITOR:
+            return BankNotes()
+        if self.credential is not None or firmware.password is None:
+            return BankNotes()
+        if self.accept_default_password:
+            return BankNotes(warnings=(DEFAULT_ACCEPTED,))
+        return BankNotes(barred=DEFAULT_REFUSED)
 
     def access(self, secret: Callable[[str], str | None]) -> dict[str, Any]:
         """Return what a worker needs to reach the bank, the password included: it goes over the socket pair only."""

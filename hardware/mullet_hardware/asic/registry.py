@@ -30,6 +30,7 @@ from mullet_hardware.asic.device import Access, Device, within
 from mullet_hardware.asic.evidence import Standing
 from mullet_hardware.asic.foreign import Foreigners, rebuild
 from mullet_hardware.asic.identify import RPC_PORT, WEB_PORT, Identifier, Ports
+from mullet_hardware.asic.options import DEFAULT_REFUSED
 from mullet_hardware.asic.protocol import Target
 
 FIRMWARE = "mullet_hardware.asic.firmware"
@@ -86,7 +87,7 @@ class Registry:
         barred = bank.get("barred")
         password = bank.get("password")
         if password is None and firmware.password is not None and not bank.get("accept_default_password"):
-            barred = barred or "only the maker's default password is known, and the policy does not accept it"
+            barred = barred or DEFAULT_REFUSED
         rpc_port, web_port = bank.get("rpc_port") or firmware.rpc_port, bank.get("web_port") or firmware.web_port
         if bank.get("class") is None:
             # Ports of a bank of mixed miners are those of the usual RPC and web interface, whichever miner has them.

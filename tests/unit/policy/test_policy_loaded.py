@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from mullet.domain.facility import DemandStep, Mode, SafeAction
 from mullet.domain.load import LeaseHolder, LoadKind, Steering
 from mullet.domain.plan import group_loads
-from mullet.policy import LoadedPolicy, diff, json_schema, load_policy, problems_for_auto
+from mullet.policy import KnownNames, LoadedPolicy, PolicyErrors, diff, json_schema, load_policy, problems_for_auto
+from mullet.ports import BankNotes
 
 POLICIES = Path(__file__).parents[3] / "policies"
 
@@ -303,3 +304,39 @@ def test_points_between_off_and_full_need_a_driver_that_moves_running_miners(
     policy["facility"]["mode"] = "auto"
     monkeypatch.setitem(CAPABILITIES, "whatsminer_v2", replace(switched, steering=steering))
     assert load(policy).facility.loads[0].steps_between
+
+
+def with_notes(notes: BankNotes) -> KnownNames:
+    return replace(KNOWN, notes_of=lambda driver, options: notes if driver == "asic" else BankNotes())
+
+
+def test_a_bank_that_could_not_be_written_to_is_refused_in_auto_and_told_before() -> None:
+    known = with_notes(BankNotes(barred="no password"))
+    with pytest.raises(PolicyErrors) as caught:
+        load_policy(json.dumps(small()), "p.yaml", known)
+    assert [(p.field, p.message) for p in caught.value.problems] == [
+        ("banks[0].options", "'wm' is read-only: no password")
+    ]
+    watched = small(facility={"id": "small", "currency": "USD", "mode": "advise"})
+    loaded = load_policy(json.dumps(watched), "p.yaml", known)
+    assert [p.message for p in loaded.warnings] == ["'wm' is read-only: no password"]
+    assert problems_for_auto(loaded) == loaded.warnings
+
+
+def test_a_bank_that_is_only_observed_or_held_by_an_agent_needs_no_password() -> None:
+    known = with_notes(BankNotes(barred="no password", warnings=("is open",)))
+    observed, held = small(), small()
+    observed["circuits"][1]["mode"] = "observe"
+    held["banks"][0]["agent"] = "node"
+    for policy in (observed, held):
+        assert load_policy(json.dumps(policy), "p.yaml", known).warnings == ()
+
+
+def test_what_a_driver_warns_of_is_a_warning_in_every_mode() -> None:
+    known = with_notes(BankNotes(warnings=("is written to with a default password",)))
+    for mode in ("auto", "advise", "observe"):
+        policy = small(facility={"id": "small", "currency": "USD", "mode": mode})
+        loaded = load_policy(json.dumps(policy), "p.yaml", known)
+        assert [(p.field, p.message) for p in loaded.warnings] == [
+            ("banks[0].options", "'wm' is written to with a default password")
+        ]
