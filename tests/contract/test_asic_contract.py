@@ -3,14 +3,16 @@
 Normally each firmware is held against a sample of it at one of the two latencies (asic_sampling.py says how it is
 drawn; `--asic-seed N` draws another); `--asic-matrix` runs all of it at both for all.
 
-The driver starts a worker process, which takes seconds: one driver serves all tests of a variant, each with a plant
-of its own at the same addresses.
+The driver starts a worker process, which takes seconds: one driver serves all tests, each with a plant of its own at
+the same addresses.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,8 +46,6 @@ from mullet_simulators.testing import find_subnet, simulated_facility
 
 pytestmark = pytest.mark.e2e
 
-BANK = "bank"
-
 LATENCIES_S = (0.0, 0.1)
 
 
@@ -63,8 +63,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("variant", chosen, indirect=True, scope="class")
 
 
+def options_of(case: FirmwareCase) -> dict[str, Any]:
+    return {"class": case.firmware, "accept_default_password": True, **case.options}
+
+
+def new_driver(options: dict[str, dict[str, Any]], clock: Clock) -> AsicDriver:
+    return AsicDriver(DriverContext(options=options, secret=lambda name: None, clock=clock))
+
+
 def scenario(case: FirmwareCase) -> dict[str, Any]:
-    bank = {"id": BANK, "number": 1, "circuit": "pdu", "model": case.model, "count": 2, "ramp_scale": case.ramp_scale}
+    bank = {
+        "id": case.firmware,
+        "number": 1,
+        "circuit": "pdu",
+        "model": case.model,
+        "count": 2,
+        "ramp_scale": case.ramp_scale,
+    }
     return {
         "circuits": [{"id": "pdu", "limit_w": 20000}],
         "banks": [bank],
@@ -78,9 +93,9 @@ class AsicHarness(DriverHarness):
     def __init__(self, case: FirmwareCase, subnet: int, latency_s: float, clock: Clock) -> None:
         self.case = case
         self.clock = clock
-        self.options: dict[str, Any] = {"class": case.firmware, "accept_default_password": True, **case.options}
+        self.options = options_of(case)
         self.loads = [
-            replace(miner(f"{BANK}-{k:03d}", "pdu", case.watts), address=f"127.{subnet}.1.{k}") for k in (1, 2)
+            replace(miner(f"{case.firmware}-{k:03d}", "pdu", case.watts), address=f"127.{subnet}.1.{k}") for k in (1, 2)
         ]
         self.latency_s = latency_s
         self.commandable = case.controlled
@@ -91,7 +106,7 @@ class AsicHarness(DriverHarness):
         self.received: Any = None
 
     def new_driver(self) -> AsicDriver:
-        return AsicDriver(DriverContext(options={BANK: self.options}, secret=lambda name: None, clock=self.clock))
+        return new_driver({self.case.firmware: self.options}, self.clock)
 
     def device(self, load: Load) -> Any:
         assert self.facility is not None
@@ -139,15 +154,19 @@ def variant(request: pytest.FixtureRequest) -> tuple[FirmwareCase, float]:
 
 
 @pytest.fixture(scope="class")
-def subnet() -> int:
-    return find_subnet()
+def subnet() -> Iterator[int]:
+    """A subnet that is ours between tests, too: whoever looks for one takes this port for a sign."""
+    for _ in range(20):
+        number = find_subnet()
+        with contextlib.suppress(OSError), socket.create_server((f"127.{number}.0.1", 8701)):
+            yield number
+            return
+    raise OSError("no free loopback subnet")
 
 
 @pytest_asyncio.fixture(loop_scope="class", scope="class")
-async def open_driver(
-    variant: tuple[FirmwareCase, float], subnet: int, class_clock: Clock
-) -> AsyncIterator[AsicDriver]:
-    driver = AsicHarness(variant[0], subnet, variant[1], class_clock).new_driver()
+async def open_driver(class_clock: Clock) -> AsyncIterator[AsicDriver]:
+    driver = new_driver({case.firmware: options_of(case) for case in CASES.values()}, class_clock)
     await driver.open([])
     yield driver
     await driver.close()
