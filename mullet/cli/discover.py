@@ -46,8 +46,8 @@ def discover(
         str, typer.Option("--ports", metavar="NAME=PORT,...", help="Ports that were moved, such as web=8080.")
     ] = "",
     concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, max=MOST_CONCURRENCY, help="Hosts asked at once.")
-    ] = 48,
+        int | None, typer.Option("--concurrency", min=1, max=MOST_CONCURRENCY, help="Hosts asked at once.")
+    ] = None,
     credential: Annotated[
         list[str] | None,
         typer.Option("--credential", metavar="[CLASS=]NAME", help="Credential to try; may be given again."),
@@ -71,7 +71,9 @@ def discover(
 
     with refusals(ValueError, OSError, UnknownName, DuplicateName, BrokenPlugin):
         addresses = addresses_of(targets, public)
-        options = {"ports": ports, "concurrency": concurrency, "credentials": list(credential or ())}
+        options: dict[str, Any] = {"ports": ports, "credentials": list(credential or ())}
+        if concurrency is not None:
+            options["concurrency"] = concurrency
         discoverer = build_discoverer(driver, options, credentials)
     with _progress(len(addresses)) as looked:
         try:

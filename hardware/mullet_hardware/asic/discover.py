@@ -16,6 +16,7 @@ from mullet.domain.load import Steering
 from mullet.domain.telemetry import LoadState
 from mullet.ports import DeviceUnreachable, DriverContext, Outcome, Sighting
 from mullet_hardware.asic.capability import CLASSES
+from mullet_hardware.asic.identify import ASKED
 
 END_S = 3.0
 MOST_LINE_BYTES = 1 << 20
@@ -24,7 +25,7 @@ PORTS = ("rpc", "web", "v3", "grpc")
 OPTIONS: Mapping[str, tuple[type, object, str]] = MappingProxyType(
     {
         "ports": (str, "", f"ports that were moved, such as 'rpc=4028,web=8080'; there are {', '.join(PORTS)}"),
-        "concurrency": (int, 48, "hosts asked at once"),
+        "concurrency": (int, ASKED, "hosts asked at once"),
         "credentials": (
             list,
             (),
@@ -47,7 +48,7 @@ class AsicDiscoverer:
         unknown = sorted(set(given) - set(OPTIONS))
         if unknown:
             raise ValueError(f"a search for miners has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}")
-        concurrency = given.get("concurrency", 48)
+        concurrency = given.get("concurrency", ASKED)
         if type(concurrency) is not int or not 1 <= concurrency <= MOST_CONCURRENCY:
             raise ValueError(f"concurrency is to be from 1 to {MOST_CONCURRENCY}, not {concurrency!r}")
         self._job: dict[str, Any] = {

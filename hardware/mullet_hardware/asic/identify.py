@@ -46,7 +46,7 @@ REQUEST_S = 3.0
 CONFIRM_S = 10.0
 KNOCKS = 256
 """Hosts knocked at once: most of a range is dead, and waits for a second."""
-ASKED = 48
+ASKED = 96
 """Hosts asked at once: more would only make every answer later."""
 MOST_PAGE_BYTES: Final = 1 << 20
 _LENGTH = struct.Struct("<I")

@@ -51,7 +51,8 @@ DEVICES = MappingProxyType(
     }
 )
 """Firmware class to the device that speaks it; each is built with (access, pinned identity, full watts, clock)."""
-IDENTIFY_S = 60.0
+IDENTIFY_S = 600.0
+"""Each step has a limit of its own; this bounds all of them with the wait for a turn among thousands."""
 DOUBTED_AGAIN_S = 60.0
 """A miner that is not what it was found to be is asked anew at most this often."""
 
