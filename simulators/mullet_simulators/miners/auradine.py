@@ -18,6 +18,8 @@ from mullet_simulators.miners.physics import Listener, SimMiner
 from mullet_simulators.miners.rpc import RPC_PORT, Reply, RpcProtocol, encode_rpc
 from mullet_simulators.plant import Plant
 
+API_PORT = 8080
+"""The maker's own, beyond the ports that need a privilege: never moved."""
 USERNAME = "admin"
 TOKEN_LIFE_S = 3600.0
 TOKENS_KEPT = 8
@@ -44,7 +46,7 @@ class Auradine(SimMiner):
 
     def listeners(self) -> tuple[Listener, ...]:
         """RPC and web."""
-        return (Listener(RPC_PORT, partial(RpcProtocol, self)), Listener(self.web_port, partial(HttpProtocol, self)))
+        return (Listener(RPC_PORT, partial(RpcProtocol, self)), Listener(API_PORT, partial(HttpProtocol, self)))
 
     def forget_sessions(self) -> None:
         """A reboot loses all tokens."""
