@@ -316,7 +316,11 @@ class Poller:
             self._fast.add(max(due + period_s, now), followed)
 
     def _begin_preparation(self, followed: Followed, device: Device) -> None:
-        """Let a device fetch ahead what its first order would have to fetch."""
+        """Let a device that has `prepare` fetch ahead what its first order would have to fetch.
+
+        Tokens that a device gives to many are worth it; a session that it gives to one at a time (LuxOS) is not held
+        ready, for that would lock everybody else out.
+        """
         prepare = getattr(device, "prepare", None)
         if prepare is None or len(self._preparations) >= PREPARE_SLOTS or (self._orders and self._orders.busy):
             return
