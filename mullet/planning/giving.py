@@ -58,15 +58,40 @@ def taken_of(stock: Stock) -> Floats:
     return taken
 
 
-def accept(program: Program, stock: Stock, room: Floats, cost: float, open_sites: Bools | None = None) -> Floats:
+@dataclass(slots=True)
+class Trail:
+    """How far each site had gone before the circuits of each depth had their say; the root is depth 0."""
+
+    stop: list[Ints]
+    part: list[Floats]
+
+
+def trail_of(program: Program) -> Trail:
+    """Return a trail for `accept` to write."""
+    depths = program.fleet.above.shape[0]
+    empty: Floats = np.zeros(0)
+    return Trail([np.zeros(0, dtype=np.int64)] * depths, [empty] * depths)
+
+
+def accept(
+    program: Program,
+    stock: Stock,
+    room: Floats,
+    cost: float,
+    open_sites: Bools | None = None,
+    trail: Trail | None = None,
+    deepest: int | None = None,
+) -> Floats:
     """Give power to increments, best first, as far as every circuit goes; return [C] the worth at each margin.
 
-    Only to `open_sites` [L], where they are given.
+    Only to `open_sites` [L], where they are given. Circuits beneath depth `deepest` have had their say.
     """
     fleet = program.fleet
     price = np.zeros(fleet.circuits)
     paid = cost * root_factor(fleet)
-    for depth in range(fleet.above.shape[0] - 1, -1, -1):
+    for depth in range(fleet.above.shape[0] - 1 if deepest is None else deepest, -1, -1):
+        if trail is not None:
+            trail.stop[depth], trail.part[depth] = stock.stop.copy(), stock.part.copy()
         node = fleet.above[depth]
         sites = np.flatnonzero(node >= 0 if open_sites is None else (node >= 0) & open_sites)
         used = np.zeros(fleet.circuits)
@@ -96,11 +121,14 @@ def _cut(
     capacity = np.maximum(room[circuits], 0.0) + 0.5
     low, high = np.zeros(circuits.size, dtype=np.int64), np.full(circuits.size, places, dtype=np.int64)
     # The most places that can be given in full: a search by halves in all circuits at once.
+    stops, begun = stock.stop[sites], stock.summed[stock.start[sites]]
+    rest = stock.part[sites] * stock.each[np.minimum(stops, max(0, stock.each.size - 1))]
     while (low < high).any():
         middle = (low + high + 1) // 2
         stop = np.searchsorted(keys, base + middle[group])
-        used = np.bincount(group, weights=factor * stock.used(stop, sites), minlength=circuits.size)
-        fits = used <= capacity
+        # As `Stock.used`, with all that stays the same taken out of the loop.
+        watts = stock.summed[np.minimum(stop, stops)] - begun + np.where(stop > stops, rest, 0.0)
+        fits = np.bincount(group, weights=factor * watts, minlength=circuits.size) <= capacity
         low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
     stop = np.searchsorted(keys, base + low[group])
     given = factor * stock.used(stop, sites)

@@ -22,10 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from mullet.planning.fleet import Fleet, Floats, Ints, Standing
-from mullet.planning.giving import Stock, accept, stock_of, taken_of
+from mullet.planning.fleet import Bools, Fleet, Floats, Ints, Standing
+from mullet.planning.giving import Stock, Trail, accept, stock_of, taken_of, trail_of
 from mullet.planning.increments import FIRM, FUZZ, MICRO, NEW, RUN, Program, at_circuits, prepare, root_factor
 from mullet.planning.repair import Ground, find_domains, improve, make_domains
+
+_LEAST = 1e-12
+"""Of an objective: a smaller gain is rounding."""
 
 __all__ = ["Allocation", "Program", "fill", "prepare", "solve"]
 
@@ -70,11 +73,17 @@ def solve(
     crowd = _gather(program, standing)
     room = _room(program, standing, limits)
     stock = _stock(program, crowd, cost_per_watt)
-    price = accept(program, stock, room, cost_per_watt)
+    trail = trail_of(program)
+    price = accept(program, stock, room, cost_per_watt, trail=trail)
     ground = _ground(program, crowd, stock, room)
-    moves = _repair(program, crowd, stock, ground, room, price, cost_per_watt, repair_rounds)
+    moves = _repair(program, crowd, stock, trail, ground, room, price, cost_per_watt, repair_rounds)
     level = _place(program, standing, crowd, ground.at)
-    return _told(program, standing, level, price, cost_per_watt, moves)
+    found = _told(program, standing, level, price, cost_per_watt, moves)
+    if not _may_stay(program.fleet, standing, crowd, limits):
+        return found
+    # Whole loads leave no answer proven best: where the loads stand already may be better than what was found.
+    stay = _told(program, standing, standing.level, price, cost_per_watt, 0)
+    return stay if stay.objective > found.objective + _LEAST * abs(found.objective) else found
 
 
 def fill(program: Program, running: Any, wanted: Any, room_watts: Any) -> Ints:
@@ -152,6 +161,16 @@ def _gather(program: Program, standing: Standing) -> _Crowd:
     return _Crowd(who, of, bank, floors, ceilings, running, banks)
 
 
+def _may_stay(fleet: Fleet, standing: Standing, crowd: _Crowd, limits: Floats) -> bool:
+    """Return whether the loads may stand where they stand."""
+    watts = np.where(standing.movable, fleet.watts[fleet.profile, standing.level], standing.draw_watts)
+    used = at_circuits(fleet, np.bincount(fleet.site, weights=watts, minlength=fleet.sites.size))
+    if (used > limits).any():
+        return False
+    level = standing.level[crowd.who]
+    return bool((level >= standing.floor[crowd.who]).all() and (level <= standing.ceiling[crowd.who]).all())
+
+
 def _room(program: Program, standing: Standing, limits: Floats) -> Floats:
     """Return [C] microwatts above what is drawn whatever happens."""
     fleet = program.fleet
@@ -213,6 +232,7 @@ def _repair(
     program: Program,
     crowd: _Crowd,
     stock: Stock,
+    trail: Trail,
     ground: Ground,
     room: Floats,
     price: Floats,
@@ -228,7 +248,6 @@ def _repair(
     if rounds <= 0 or not stock.key.size:
         return 0
     paid = ground.paid = cost * root_factor(fleet)
-    whole = np.append(stock.start[1:], stock.key.size)
     opened = np.ones(fleet.sites.size, dtype=np.bool_)
     moves, below = 0, fleet.above.shape[0]
     while True:
@@ -250,38 +269,43 @@ def _repair(
         moves += improve(ground, domains, rounds)
         opened, below = others, depth
         rest: Floats = room - at_circuits(fleet, np.where(opened, 0.0, ground.given))
-        stock.stop[opened], stock.part[opened] = whole[opened], 0.0
-        again = accept(program, stock, rest, cost, opened)
-        keep = np.unique(fleet.above[depth:])
+        # What circuits that carry none of the settled loads said stands.
+        first = _deepest_shared(fleet, opened)
+        stock.stop[opened], stock.part[opened] = trail.stop[first][opened], trail.part[first][opened]
+        again = accept(program, stock, rest, cost, opened, trail, first)
+        keep = np.unique(fleet.above[min(depth, first + 1) :])
         price[np.setdiff1d(np.arange(fleet.circuits), keep)] = 0.0
         np.maximum(price, again, out=price)
-        fresh = _ground(program, crowd, stock, room)
-        rows = opened[ground.site]
-        ground.at[rows] = fresh.at[rows]
-        ground.given = np.where(opened, fresh.given, ground.given)
-        ground.left = rest - at_circuits(fleet, np.where(opened, fresh.given, 0.0))
+        given = stock.used(stock.stop + 1, np.arange(fleet.sites.size))
+        rows = np.flatnonzero(opened[ground.site])
+        ground.at[rows] = _at(program, crowd, stock, rows)
+        ground.given = np.where(opened, given, ground.given)
+        ground.left = rest - at_circuits(fleet, np.where(opened, given, 0.0))
+
+
+def _deepest_shared(fleet: Fleet, opened: Bools) -> int:
+    """Return the deepest level at which a circuit carries both `opened` sites [L] and others."""
+    for depth in range(fleet.above.shape[0] - 1, 0, -1):
+        node = fleet.above[depth]
+        inside = node >= 0
+        carries = np.zeros((2, fleet.circuits), dtype=np.bool_)
+        carries[0, node[inside & opened]] = True
+        carries[1, node[inside & ~opened]] = True
+        if (carries[0] & carries[1]).any():
+            return depth
+    return 0
 
 
 def _ground(program: Program, crowd: _Crowd, stock: Stock, room: Floats) -> Ground:
     """Return where the increments given so far put the loads of each row."""
     fleet = program.fleet
-    rows, most = crowd.bank.size, fleet.watts.shape[1]
-    above = np.bincount(stock.row * most + stock.step, weights=taken_of(stock), minlength=rows * most).astype(np.int64)
-    above = above.reshape(rows, most)
-    above[:, 0] = crowd.running[:, 0]
-    here = above.copy()
-    here[:, :-1] -= above[:, 1:]
     profile = fleet.bank_profile[crowd.bank]
-    at = np.zeros((rows, most), dtype=np.int64)
-    some = np.flatnonzero(here)
-    row = some // most
-    at[row, fleet.hull[profile[row], some % most]] = here.ravel()[some]
     sites = np.arange(fleet.sites.size)
     got = stock.used(stock.stop + 1, sites)
     left: Floats = room - at_circuits(fleet, got)
     return Ground(
         fleet=fleet,
-        at=at,
+        at=_at(program, crowd, stock, np.arange(crowd.bank.size)),
         profile=profile,
         site=fleet.bank_site[crowd.bank],
         floor=fleet.hull[profile, crowd.floor],
@@ -294,6 +318,30 @@ def _ground(program: Program, crowd: _Crowd, stock: Stock, room: Floats) -> Grou
         worth=program.worth,
         half=program.band_per_watt / 2.0,
     )
+
+
+def _at(program: Program, crowd: _Crowd, stock: Stock, rows: Ints) -> Ints:
+    """Return [rows, K] how many loads of each row the increments given so far put at each point."""
+    fleet = program.fleet
+    most = fleet.watts.shape[1]
+    taken = taken_of(stock)
+    given = np.flatnonzero(taken)
+    number, local = stock.row[given], np.full(crowd.bank.size, -1, dtype=np.int64)
+    local[rows] = np.arange(rows.size)
+    if rows.size < crowd.bank.size:
+        given = given[local[number] >= 0]
+        number = stock.row[given]
+    place = local[number] * most + stock.step[given]
+    above = np.bincount(place, weights=taken[given], minlength=rows.size * most).astype(np.int64)
+    above = above.reshape(rows.size, most)
+    above[:, 0] = crowd.running[rows, 0]
+    here = above.copy()
+    here[:, :-1] -= above[:, 1:]
+    at = np.zeros((rows.size, most), dtype=np.int64)
+    some = np.flatnonzero(here)
+    row = some // most
+    at[row, fleet.hull[fleet.bank_profile[crowd.bank[rows[row]]], some % most]] = here.ravel()[some]
+    return at
 
 
 def _place(program: Program, standing: Standing, crowd: _Crowd, at: Ints) -> Ints:
@@ -338,6 +386,8 @@ def _told(program: Program, standing: Standing, level: Ints, price: Floats, cost
     kept = 0.0
     if program.band_per_watt > 0.0:
         stood = fleet.watts[fleet.profile, fleet.hull[fleet.profile, fleet.snapped[fleet.profile, standing.level]]]
+        # Of a load off the hull increments know the point beneath; where it stays it is kept as it is.
+        stood = np.where(level == standing.level, watts, stood)
         kept = program.band_per_watt / 2.0 * float((2.0 * np.minimum(watts, stood) - watts)[moved].sum())
     return Allocation(
         level=level,

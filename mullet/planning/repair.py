@@ -8,6 +8,7 @@ are looked at. Moves may end at points off the hull. Pairs of moves are joined t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -146,37 +147,60 @@ def _candidates(ground: Ground, domains: Domains, row: Ints, point: Ints) -> tup
     most = fleet.watts.shape[1]
     profile, site = ground.profile[row], ground.site[row]
     domain = domains.of[site]
-    factor = domains.factor[site][:, None]
-    step = (ground.micro[profile] - ground.micro[profile, point][:, None]) * factor
-    gain = ground.worth * (fleet.value[profile] - fleet.value[profile, point][:, None])
-    gain -= ground.paid[site][:, None] * (fleet.watts[profile] - fleet.watts[profile, point][:, None])
-    targets = np.arange(most)[None, :]
-    allowed = (targets >= ground.floor[row][:, None]) & (targets <= ground.ceiling[row][:, None]) & (step != 0.0)
+    price, factor, paid = domains.price[domain] / 1e6, domains.factor[site], ground.paid[site]
+    stake = price * np.maximum(ground.left[domains.circuit], 0.0)[domain]
+    # What a point costs at the margins less what it yields: a move's loss is the difference of two of these.
+    burden = (price * factor)[:, None] * ground.micro[profile]
+    if paid.any():
+        burden += paid[:, None] * fleet.watts[profile]
+    burden -= ground.worth * fleet.value[profile]
     if ground.half > 0.0:
-        gain += np.where(
-            step > 0.0, _kept(ground, row, point, profile, True), _kept(ground, row, point, profile, False)
-        )
-    price = domains.price[domain][:, None] / 1e6
-    left = np.maximum(ground.left[domains.circuit], 0.0)[domain][:, None]
-    loss = price * step - gain
-    stake = price * left
-    allowed &= loss < stake
-    # A rise must also fit the circuits between the load and its domain's.
-    allowed &= (step <= 0.0) | (step <= _beneath(ground, domains)[site][:, None] * factor + 0.5)
+        # The margin for what is kept is another for loads that rise and loads that fall.
+        rises = np.arange(most)[None, :] > point[:, None]
+        burden -= np.where(rises, _kept(ground, row, point, profile, True), _kept(ground, row, point, profile, False))
+    here = burden[np.arange(row.size), point]
+    possible: Bools = (burden < (here + stake)[:, None]) & (np.arange(most)[None, :] < fleet.points[profile][:, None])
+    possible[np.arange(row.size), point] = False
+    useful: Bools = np.asarray(possible.any(axis=1))
+    # Where many of a domain's moves lose little, only those are looked at any further.
+    little = np.nonzero(possible & (burden < (here + _LITTLE * stake)[:, None]))
+    room = _beneath(ground, domains)
+    pair, end = _fitting(ground, domains, row, point, little, room)
+    side = domain[pair] * 2 + (end > point[pair])
+    enough: Bools = np.asarray(np.bincount(side, minlength=2 * domains.circuit.size) >= 4 * _CANDIDATES)
+    poor = np.flatnonzero(useful & ~(enough[0::2] & enough[1::2])[domain])
+    if poor.size:
+        at, more_end = np.nonzero(possible[poor])
+        more, more_end = _fitting(ground, domains, row, point, (poor[at], more_end), room)
+        lacks = ~enough[domain[more] * 2 + (more_end > point[more])]
+        pair = np.concatenate([pair[enough[side]], more[lacks]])
+        end = np.concatenate([end[enough[side]], more_end[lacks]])
+    kind = profile[pair]
+    step = (ground.micro[kind, end] - ground.micro[kind, point[pair]]) * factor[pair]
+    loss = burden[pair, end] - here[pair]
     found = []
     for up in (True, False):
-        at, end = np.nonzero(allowed & (step > 0.0 if up else step < 0.0))
-        lost = loss[at, end]
-        # Where many lose little, only those are sorted.
-        little = lost < _LITTLE * stake[at, 0]
-        enough = np.bincount(domain[at[little]], minlength=domains.circuit.size) >= 4 * _CANDIDATES
-        few = np.flatnonzero(little | ~enough[domain[at]])
-        at, end, lost = at[few], end[few], lost[few]
-        ranked, place = _ranked(step[at, end], lost, domain[at])
-        at, end = at[ranked], end[ranked]
+        ranked, place = _ranked(step, loss, domain[pair], np.flatnonzero((step > 0.0) == up))
+        at = pair[ranked]
+        gain = price[at] * step[ranked] - loss[ranked]
         column = place if up else place + _CANDIDATES
-        found.append((row[at], point[at], end, step[at, end], gain[at, end], domain[at], column))
-    return _Moves(*(np.concatenate(pair) for pair in zip(*found, strict=True))), allowed.any(axis=1)
+        found.append((row[at], point[at], end[ranked], step[ranked], gain, domain[at], column))
+    return _Moves(*(np.concatenate(both) for both in zip(*found, strict=True))), useful
+
+
+def _fitting(
+    ground: Ground, domains: Domains, row: Ints, point: Ints, moves: tuple[Any, ...], room: Floats
+) -> tuple[Ints, Ints]:
+    """Return, of `moves` (pairs and their ends), those within floor, ceiling and `room` [L] beneath the domain."""
+    pair, end = moves
+    who, start = row[pair], point[pair]
+    kind, site = ground.profile[who], ground.site[who]
+    rise = ground.micro[kind, end] - ground.micro[kind, start]
+    fits = (end >= ground.floor[who]) & (end <= ground.ceiling[who]) & (rise != 0.0)
+    # A rise must also fit the circuits between the load and its domain's.
+    factor = domains.factor[site]
+    fits &= rise * factor <= room[site] * factor + 0.5
+    return pair[fits], end[fits]
 
 
 def _kept(ground: Ground, row: Ints, point: Ints, profile: Ints, up: bool) -> Floats:
@@ -204,8 +228,9 @@ def _beneath(ground: Ground, domains: Domains) -> Floats:
     return room
 
 
-def _ranked(step: Floats, loss: Floats, domain: Ints) -> tuple[Ints, Ints]:
-    """Return the moves of least loss in each domain and their number there."""
+def _ranked(step: Floats, loss: Floats, domain: Ints, which: Ints) -> tuple[Ints, Ints]:
+    """Return the moves, among `which`, of least loss in each domain and their number there."""
+    step, loss, domain = step[which], loss[which], domain[which]
     order = np.lexsort((step, loss, domain))
     step, loss, domain = step[order], loss[order], domain[order]
     # Moves that are alike in all that counts are worth trying once.
@@ -214,7 +239,7 @@ def _ranked(step: Floats, loss: Floats, domain: Ints) -> tuple[Ints, Ints]:
     order, domain = order[new], domain[new]
     place = np.arange(order.size) - np.searchsorted(domain, domain)
     few = place < _CANDIDATES
-    return order[few], place[few]
+    return which[order[few]], place[few]
 
 
 def _combinations(
