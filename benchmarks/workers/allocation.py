@@ -20,7 +20,8 @@ _WATT = 1e-3
 
 
 def measure(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options: loads, profiles, seed, breakers_share, ticks, bounds (ticks with a bound), instances (random)."""
+    """Options: loads, profiles, seed, breakers_share, ticks, bounds (ticks with a bound), instances (random),
+    whole_s (seconds of search for the bound of whole loads, at the tick with the largest gap; 0 or absent: none)."""
     found: dict[str, Any] = {}
     if options["ticks"]:
         found |= _ticks(options)
@@ -38,6 +39,7 @@ def _ticks(options: Mapping[str, Any]) -> dict[str, Any]:
     prepared_s = time.perf_counter() - began
     level = None
     walls, processor, gaps, bounds_s, broken = [], [], [], [], 0
+    worst: tuple[float, Floats, float, float, float] | None = None
     for tick in range(options["ticks"] + 1):
         # Prices about the break-even of the lesser loads, limits that a program or an overload takes down and up.
         cost = float(draw.uniform(20.0, 80.0)) / 1e6
@@ -57,6 +59,13 @@ def _ticks(options: Mapping[str, Any]) -> dict[str, Any]:
             bounds_s.append(time.process_time() - began)
             earned = _EARNED_PER_TH_HOUR * float(yard.value[yard.profile, level].sum()) - cost * float(drawn.sum())
             gaps.append((bound - earned) / bound)
+            if worst is None or gaps[-1] > worst[0]:
+                worst = gaps[-1], limits, cost, bound, earned
+    whole: dict[str, Any] = {}
+    if worst is not None and options.get("whole_s"):
+        _, limits, cost, bound, earned = worst
+        whole_bound = min(bound, _bound(yard, limits, cost, options["whole_s"]))
+        whole = {"whole_gap": (whole_bound - earned) / bound, "whole_price": (bound - whole_bound) / bound}
     return {
         "prepare_s": prepared_s,
         "p50_s": percentile(walls, 0.5),
@@ -66,12 +75,16 @@ def _ticks(options: Mapping[str, Any]) -> dict[str, Any]:
         "gap_mean": float(np.mean(gaps)) if gaps else None,
         "bound_s": percentile(bounds_s, 0.5) if bounds_s else None,
         "ticks_broken": broken,
+        **whole,
     }
 
 
-def _bound(yard: Yard, limits: Floats, cost: float) -> float:
-    """Return what no allocation can exceed: loads alike and on one circuit share themselves out over all points."""
-    from scipy.optimize import linprog
+def _bound(yard: Yard, limits: Floats, cost: float, whole_s: float | None = None) -> float:
+    """Return what no allocation can exceed: loads alike and on one circuit share themselves out over all points.
+
+    With `whole_s` loads are whole and HiGHS searches so long: what it has proven no whole allocation can exceed.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, linprog, milp
     from scipy.sparse import coo_matrix
 
     pairs, counts = np.unique(np.stack([yard.circuit, yard.profile]), axis=1, return_counts=True)
@@ -91,6 +104,20 @@ def _bound(yard: Yard, limits: Floats, cost: float) -> float:
     loads = np.stack([np.zeros(banks * most), np.repeat(counts, most).astype(float)], axis=1)
     bounds = np.concatenate([loads, np.stack([np.zeros(nodes), limits / 1e3], axis=1)])
     objective = np.concatenate([-gain.ravel(), np.zeros(nodes)])
+    if whole_s is not None:
+        # Padding repeats a profile's last point: one of them is enough.
+        padding = (np.arange(most)[None, :] >= yard.points[pairs[1]][:, None]).ravel()
+        bounds[: banks * most][padding, 1] = 0.0
+        found = milp(
+            objective,
+            constraints=LinearConstraint(matrix, right, right),
+            bounds=Bounds(bounds[:, 0], bounds[:, 1]),
+            integrality=np.concatenate([np.ones(banks * most), np.zeros(nodes)]),
+            options={"time_limit": whole_s, "mip_rel_gap": 1e-9},
+        )
+        if found.mip_dual_bound is None:
+            raise ValueError(f"no whole bound: {found.message}")
+        return -float(found.mip_dual_bound)
     done = linprog(objective, A_eq=matrix, b_eq=right, bounds=bounds, method="highs")
     if done.status != 0:
         raise ValueError(f"no bound: {done.message}")
