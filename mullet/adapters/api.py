@@ -160,6 +160,11 @@ def _reads(facility_id: str, operations: FacilityDesk, live: Live, trail: Trail,
         """One row per load: state, watts, setpoint, cause and rule."""
         return _json(table.page(LoadFilter(q, kind, state, circuit, sort, limit, offset)))
 
+    @router.get("/learned")
+    async def learned() -> Response:
+        """Per bank of miners: watts, rates and ramps as measured and by nameplate; who is far from its group."""
+        return _json(operations.learned())
+
     @router.get("/why/{target:path}")
     async def why(target: str) -> Response:
         """The inputs, the binding limit and the rule behind a load's setpoint, or what binds a circuit."""

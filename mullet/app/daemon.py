@@ -11,7 +11,7 @@ import secrets
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from mullet.adapters.api_server import ApiServer
 from mullet.adapters.clock import SystemClock
 from mullet.adapters.historian import FanOut, InfluxHistorian, TelemetryStore
 from mullet.adapters.journal import SqliteJournal
+from mullet.adapters.learned_file import LearnedFile
 from mullet.adapters.notify import Notifier
 from mullet.adapters.planner_worker import PlannerWorker
 from mullet.adapters.secrets import Credentials, Redactor
 from mullet.adapters.state import StateFile
 from mullet.app.build import build_plant, known_names
+from mullet.app.learned import as_learned, start_learner
 from mullet.app.links import build_link
 from mullet.app.paths import state_directory
 from mullet.app.stalls import StallWatch
@@ -106,7 +108,11 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
         planner = PlannerWorker()
         ledger = _ledger_at_start(journal, loaded)
         link = await build_link(loaded, credentials, clock, lambda: ledger.epoch, stack)
-        plant, _ = await asyncio.gather(build_plant(loaded, registry, clock, credentials), _warm(planner))
+        learned_file = LearnedFile(folder / "learned.json")
+        learner = start_learner(loaded, learned_file)
+        measured, _, doubt = as_learned(loaded, learner)
+        plant, _ = await asyncio.gather(build_plant(measured, registry, clock, credentials), _warm(planner))
+        plant = replace(plant, nameplate=loaded.facility)
         states = StateFile(folder / "operator.json", options.first_mode)
         controller = Controller(
             Parts(
@@ -120,12 +126,16 @@ async def run_daemon(options: DaemonOptions, beside: Callable[[Running], Awaitab
                 save_operator=states.save,
                 ceiling=options.ceiling,
                 beat=_beat(notifier, stalls),
+                learner=learner,
+                keep_learned=learned_file.save,
             ),
             ledger,
         )
+        controller.alarm("learned/auto", doubt)
+        controller.alarm("learned/file", learned_file.problem)
         if states.problem is not None:
             controller.alarm("state", f"{states.problem}; mode observe until an operator has looked")
-        desk = Desk(controller, clock, _reloader(options, registry, clock, credentials, loaded))
+        desk = Desk(controller, clock, _reloader(options, registry, clock, credentials, loaded, controller))
         stop = asyncio.Event()
         token = credentials.lookup(loaded.wiring.api.token) or _own_token(folder)
         server = await _serve(options, loaded, desk, store, folder, token)
@@ -262,7 +272,12 @@ def _build_historian(
 
 
 def _reloader(
-    options: DaemonOptions, registry: Registry, clock: SystemClock, credentials: Credentials, first: LoadedPolicy
+    options: DaemonOptions,
+    registry: Registry,
+    clock: SystemClock,
+    credentials: Credentials,
+    first: LoadedPolicy,
+    controller: Controller,
 ) -> Callable[[], Awaitable[tuple[Plant, Mapping[str, Any]]]]:
     known = [first]
 
@@ -275,9 +290,13 @@ def _reloader(
         if loaded.facility.id != known[0].facility.id:
             raise ValueError(f"facility.id may not change: {known[0].facility.id} -> {loaded.facility.id}")
         changes = diff(known[0], loaded)
-        plant = await build_plant(loaded, registry, clock, credentials)
+        learner = controller.learning.learner
+        measured, notes, doubt = (loaded, {}, None) if learner is None else as_learned(loaded, learner)
+        plant = await build_plant(measured, registry, clock, credentials)
         known[0] = loaded
-        return plant, {"policy_hash": loaded.hash, "changes": [str(change) for change in changes]}
+        controller.alarm("learned/auto", doubt)
+        told = [*(str(change) for change in changes), *(f"learned {bank}: {words}" for bank, words in notes.items())]
+        return replace(plant, nameplate=loaded.facility), {"policy_hash": loaded.hash, "changes": told}
 
     return reload
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from mullet.cli.client import Daemon, segment
+from mullet.cli.fleet import banks_of, show_fleet
 from mullet.cli.reach import FacilityName, StateFolder, TokenFile, Url, ask, reach
 from mullet.cli.say import USAGE, AsJson, fail, instant, many, nested, number, power, say, say_json, table
 
@@ -38,7 +38,7 @@ Example: mullet why wm-a1-007"""
 
 
 def status(
-    fleet: Annotated[bool, typer.Option("--fleet", help="One row per bank.")] = False,
+    fleet: Annotated[bool, typer.Option("--fleet", help="One row per bank, and what was measured of it.")] = False,
     loads: Annotated[bool, typer.Option("--loads", help="One row per load.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again every second until Ctrl-C.")] = False,
     as_json: AsJson = False,
@@ -106,10 +106,11 @@ def _show(daemon: Daemon, fleet: bool, loads: bool, as_json: bool) -> None:
     if fleet or loads:
         page = ask(daemon, "GET", f"loads?limit={MOST_LOADS}")
         rows = page["rows"]
+        banks = banks_of(rows, ask(daemon, "GET", "learned")) if fleet else {}
         if as_json:
-            say_json(banks_of(rows) if fleet else rows)
+            say_json(banks if fleet else rows)
         elif fleet:
-            show_fleet(banks_of(rows))
+            show_fleet(banks)
         else:
             show_loads(rows)
         return
@@ -190,46 +191,6 @@ def _circuit_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def banks_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the fleet by bank: how many loads stand in which state, and what they draw."""
-    banks: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        banks[str(row["bank"])].append(row)
-    return {
-        bank: {
-            "kind": members[0]["kind"],
-            "loads": len(members),
-            "states": dict(Counter(str(row["state"] or "unknown") for row in members)),
-            "faults": sum(1 for row in members if row["fault"] is not None),
-            "pending": sum(1 for row in members if row["pending"]),
-            "watts": sum(row["watts"] for row in members if row["watts"] is not None),
-            "unmeasured": sum(1 for row in members if row["watts"] is None),
-        }
-        for bank, members in banks.items()
-    }
-
-
-def show_fleet(banks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print one row per bank."""
-    table(
-        ("bank", "kind", "loads", "states", "faults", "pending", "draws", "unmeasured"),
-        [
-            (
-                bank,
-                row["kind"],
-                str(row["loads"]),
-                ", ".join(f"{count} {state}" for state, count in sorted(row["states"].items())),
-                str(row["faults"]),
-                str(row["pending"]),
-                power(row["watts"] if row["unmeasured"] < row["loads"] else None),
-                str(row["unmeasured"]),
-            )
-            for bank, row in banks.items()
-        ],
-        right=("loads", "faults", "pending", "draws", "unmeasured"),
-    )
-
-
 def show_loads(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print one row per load."""
     table(
@@ -262,4 +223,6 @@ def _remarks(row: Mapping[str, Any]) -> list[str]:
         found.append(many(row["failures"], "failure"))
     if row["withheld"]:
         found.append(f"withheld: {row['withheld']}")
+    if row["far"]:
+        found.append(f"far from its group: {row['far']}")
     return found

@@ -32,9 +32,9 @@ def standing_alarms(facility: Facility, decision: Decision) -> dict[str, str | N
             found[f"unexplained/{circuit_id}"] = _unexplained_words(facility, decision, circuit_id)
             found[f"meter/{meter_id}"] = _meter_words(meter_id, decision)
     unread = sorted(load_id for load_id, reading in decision.snapshot.telemetry.items() if reading.fault is not None)
-    found["loads/unread"] = _count(unread, "cannot be read; counted at worst draw")
+    found["loads/unread"] = count_loads(unread, "cannot be read; counted at worst draw")
     failing = sorted(load_id for load_id, entry in decision.ledger.entries.items() if entry.failures > 0)
-    found["loads/failing"] = _count(failing, "did not follow commands; others take their place")
+    found["loads/failing"] = count_loads(failing, "did not follow commands; others take their place")
     return found
 
 
@@ -61,7 +61,8 @@ def _meter_words(meter_id: str, decision: Decision) -> str | None:
     return f"meter {meter_id} silent for {age_s:.0f} s: no increase beneath it" if age_s > SILENT_METER_S else None
 
 
-def _count(load_ids: list[str], what: str) -> str | None:
+def count_loads(load_ids: list[str], what: str) -> str | None:
+    """Return "2 loads <what>: a, b", the first few by name; None where there are none."""
     if not load_ids:
         return None
     named = ", ".join(load_ids[:NAMED])

@@ -17,6 +17,7 @@ from mullet.control.demand import NeedKeeper
 from mullet.control.dispatch import Dispatcher
 from mullet.control.gate import Permit, WriteGate
 from mullet.control.intake import Intake
+from mullet.control.learn import Learning
 from mullet.control.logbook import Logbook
 from mullet.control.observe import Observatory
 from mullet.control.parts import DriversNow, Parts, Plant
@@ -61,6 +62,7 @@ class Controller:
         self._receipts: deque[Receipt] = deque()
         self._logbook = Logbook(parts.journal, parts.clock)
         self.announcer = Announcer()
+        self.learning = Learning(parts.learner, parts.keep_learned, self.alarm)
         self._ready = False
         self._began = parts.clock.now()
         self._wake = asyncio.Event()
@@ -167,6 +169,7 @@ class Controller:
             await self._dispatcher.close(grace_s=2.0)
             await self._supervisor.close()
             await self._cycle.close()
+            await self.learning.close()
             if self._remembering is not None:
                 await asyncio.wait({self._remembering}, timeout=HISTORIAN_GRACE_S)
                 self._remembering.cancel()
@@ -197,6 +200,7 @@ class Controller:
             known = {key: entry for key, entry in self._ledger.entries.items() if key in plant.facility.load_by_id}
             self._ledger = replace(self._ledger, entries=known)
             self._cycle.current = None
+            self.learning.adopt(plant.nameplate)
             await self._supervisor.close()
             # What is still wrong is raised anew; what was wrong with a part that is gone would stand for ever.
             for key in [key for key in self.alarms if key.startswith(ALARMS_OF_PARTS)]:
@@ -268,6 +272,7 @@ class Controller:
         self._send(sent)
         self.decision = decision
         self.announcer.note_decision(decision)
+        self.learning.tick(facility, decision)
         self.ticks += 1
         self._announce()
         self._remember(decision)

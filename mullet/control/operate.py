@@ -44,7 +44,13 @@ class Desk:
     def loads(self) -> list[dict[str, Any]]:
         """Return one row per load."""
         decision = self._controller.decision
-        return [] if decision is None else loads_status(self._controller.facility, decision)
+        if decision is None:
+            return []
+        return loads_status(self._controller.facility, decision, self._controller.learning.far())
+
+    def learned(self) -> dict[str, Any]:
+        """Return per bank of miners what was measured against its nameplate."""
+        return self._controller.learning.status(self._controller.facility)
 
     def recent(self) -> list[dict[str, Any]]:
         """Return the latest decisions and outcomes in words, newest first."""

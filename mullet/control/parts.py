@@ -9,6 +9,7 @@ from typing import Any
 
 from mullet.domain.facility import Facility, Mode
 from mullet.domain.snapshot import OperatorState
+from mullet.planning.learning import Learner
 from mullet.ports import Clock, Driver, Feed, Historian, Journal, Link, Meter, Planner, Switch
 
 
@@ -47,6 +48,8 @@ class Plant:
     meter_period_s: float = 1.0
     switches: Mapping[str, Switch] = field(default_factory=dict)
     feeds: tuple[FeedPart, ...] = ()
+    nameplate: Facility | None = None
+    """The facility as the policy has it, where `facility` is as it was learnt to be."""
     close: Callable[[], Awaitable[None]] | None = None
     """Ends the drivers, meters, switches and feeds of this plant."""
 
@@ -84,5 +87,9 @@ class Parts:
     """The most that the command line allows."""
     beat: Callable[[str], None]
     """Called after every finished tick with a one-line status (the watchdog)."""
+    learner: Learner | None = None
+    """Learns from what is observed; None where nothing is learnt."""
+    keep_learned: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None
+    """Stores what was learnt. Raises MulletError where it cannot."""
     reload: Callable[[], Awaitable[tuple[Plant, Mapping[str, Any]]]] | None = None
     """Builds the plant of the policy as it now stands, and says what changed. Raises ValueError with all problems."""

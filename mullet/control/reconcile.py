@@ -158,8 +158,7 @@ def _step(load: Load, setpoint: Setpoint, snapshot: Snapshot, entry: LedgerEntry
         lifts = stands is not None and point.watts > stands.watts
         if lifts and stands is not None:
             most_now = min(most_now, load.most_at(stands))
-    watts = setpoint.watts if point.name == setpoint.point else point.watts
-    return _Step(load, setpoint, entry, verb, point.name, watts, most_now, load.most_at(point), lifts)
+    return _Step(load, setpoint, entry, verb, point.name, point.asked_watts, most_now, load.most_at(point), lifts)
 
 
 def _verb(load: Load, setpoint: Setpoint, snapshot: Snapshot, entry: LedgerEntry, most_now: float) -> Verb | None:

@@ -103,8 +103,9 @@ def _circuit_status(facility: Facility, decision: Decision, circuit_id: str) -> 
     }
 
 
-def loads_status(facility: Facility, decision: Decision) -> list[dict[str, Any]]:
-    """Return one row per load: state, draw, setpoint, and why."""
+def loads_status(facility: Facility, decision: Decision, far: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Return one row per load: state, draw, setpoint, and why; `far` says who is far from its group."""
+    strays = far or {}
     rows = []
     for load in facility.loads:
         reading = decision.snapshot.telemetry.get(load.id)
@@ -128,6 +129,7 @@ def loads_status(facility: Facility, decision: Decision) -> list[dict[str, Any]]
                 "pending": entry.pending,
                 "failures": entry.failures,
                 "withheld": decision.dispatch.withheld.get(load.id),
+                "far": strays.get(load.id),
             }
         )
     return rows

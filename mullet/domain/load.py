@@ -67,6 +67,13 @@ class OperatingPoint:
     watts: float
     th_per_s: float = 0.0
     tokens_per_s: float = 0.0
+    setting_watts: float | None = None
+    """What the device is asked for to stand there, where that is not what it was measured to draw."""
+
+    @property
+    def asked_watts(self) -> float:
+        """What the device is asked for to stand there."""
+        return self.watts if self.setting_watts is None else self.setting_watts
 
 
 OFF = "off"

@@ -63,14 +63,15 @@ def running_point(load: Load, entry: LedgerEntry, reading: Telemetry) -> Operati
     point = named_point(load, entry.stands)
     if point is not None and point is not load.lowest and not woken and not outruns(load, point, reading):
         return point
-    watts = truthful_watts(load, reading)
-    if watts is None:
-        watts = reading.limit_watts
-    if watts is None or not math.isfinite(watts):
-        return None
-    near = min(load.points[1:], key=lambda candidate: abs(candidate.watts - watts))
-    off = abs(near.watts - watts)
-    return near if off <= near.watts * (load.tolerance + READ_SLACK_FRACTION) + READ_SLACK_WATTS else None
+    watts, limit = truthful_watts(load, reading), reading.limit_watts
+    if watts is not None and math.isfinite(watts):
+        near = min(load.points[1:], key=lambda candidate: abs(candidate.watts - watts))
+        allowed = near.watts * (load.tolerance + READ_SLACK_FRACTION) + READ_SLACK_WATTS
+        return near if abs(near.watts - watts) <= allowed else None
+    if limit is not None and math.isfinite(limit):
+        near = min(load.points[1:], key=lambda candidate: abs(candidate.asked_watts - limit))
+        return near if abs(near.asked_watts - limit) <= slack(limit) - limit else None
+    return None
 
 
 def truthful_watts(load: Load, reading: Telemetry) -> float | None:

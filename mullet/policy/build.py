@@ -104,6 +104,7 @@ def build_wiring(model: PolicyModel, options: Options, facility: Facility) -> Wi
         api=_api(model),
         records=_records(model),
         fx={rate.currency: FxRate(rate.currency, rate.rate, rate.as_of, rate.max_age) for rate in model.feeds.fx or ()},
+        nameplate_banks=frozenset(bank.id for bank in model.banks if not bank.learn),
     )
 
 

@@ -139,6 +139,9 @@ class BankSection(Section):
     ramp_down: Seconds | None = Field(default=None, description="measured here; overrides the driver's figure")
     ramp_up: Seconds | None = None
     min_dwell: Seconds | None = None
+    learn: bool = Field(
+        default=True, strict=True, description="miners: plan with what was measured here instead of the nameplate"
+    )
     max_starts: int | None = unenforced("starts per day of one load")
 
 

@@ -156,6 +156,7 @@ class MadeUpDesk:
                     "pending": False,
                     "failures": 3 if silent else 0,
                     "withheld": None,
+                    "far": None,
                 }
             )
         for number in range(GPUS):
@@ -178,9 +179,22 @@ class MadeUpDesk:
                     "pending": False,
                     "failures": 0,
                     "withheld": None,
+                    "far": None,
                 }
             )
         return rows
+
+    def learned(self) -> dict[str, Any]:
+        """Return what `control.learn.Learning.status` does, of one bank."""
+        ramp = {"samples": 31, "p50_s": 2.1, "p95_s": 3.4}
+        points = [
+            _measured("off", 20.0, 0.0, 17.0, None),
+            _measured("normal", 3_420.0, 110.0, 3_394.0, 112.5),
+        ]
+        in_use = {"points": {}, "ramp_down_s": 3.4, "ramp_up_s": 60.0, "learned": True}
+        far = {"hall-a-017": "draws 3.9 kW, its group 3.39 kW"}
+        bank = {"bank": "hall-a", "points": points, "ramp_down": ramp, "ramp_up": {**ramp, "p95_s": 58.0}}
+        return {"hall-a": {**bank, "far": far, "in_use": in_use}}
 
     def recent(self) -> list[dict[str, Any]]:
         """Return what happened of late, newest first."""
@@ -264,6 +278,22 @@ class MadeUpDesk:
         if target not in names:
             near = difflib.get_close_matches(target, names, n=3, cutoff=0.5)
             raise KeyError(f"no load or circuit is called {target!r}; near matches: {', '.join(near)}")
+
+
+def _measured(name: str, watts: float, th_per_s: float, seen: float, rate: float | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "nameplate_watts": watts,
+        "nameplate_th_per_s": th_per_s,
+        "samples": 480,
+        "loads": 48,
+        "watts": seen,
+        "watts_p95": 1.02 * seen,
+        "most_watts": 1.03 * seen,
+        "rates": 480,
+        "th_per_s": rate,
+        "joules_per_th": seen / rate if rate else None,
+    }
 
 
 def _circuit(

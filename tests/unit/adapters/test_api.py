@@ -76,6 +76,13 @@ def in_process(app: Any, address: str = "127.0.0.1", host: str = "localhost") ->
     return Client(transport=transport, base_url=f"http://{host}")
 
 
+# What it tells besides the state
+
+
+async def test_what_was_learnt_is_told_per_bank(client: Client, desk: MadeUpDesk) -> None:
+    assert (await client.get("learned")).json() == desk.learned()
+
+
 # Who may come in
 
 

@@ -25,7 +25,7 @@ TOKEN = "a-token-that-is-long-enough"
 LOAD = {
     "id": "wm-a-001", "kind": "miner", "bank": "wm-a", "circuit": "pdu-a", "state": "active", "watts": 3_300.0,
     "limit_w": None, "age_s": 0.4, "fault": None, "setpoint": "full", "setpoint_w": 3_276.0, "cause": "economic",
-    "rule": "on: margin 57 USD/MWh", "pending": False, "failures": 0, "withheld": None,
+    "rule": "on: margin 57 USD/MWh", "pending": False, "failures": 0, "withheld": None, "far": None,
 }  # fmt: skip
 
 
@@ -63,6 +63,25 @@ class Desk:
     def loads(self) -> list[dict[str, Any]]:
         dead = {**LOAD, "id": "wm-a-002", "state": None, "watts": None, "fault": "no answer", "pending": True}
         return [LOAD, dead]
+
+    def learned(self) -> dict[str, Any]:
+        point = {
+            "name": "full",
+            "nameplate_watts": 3_300.0,
+            "nameplate_th_per_s": 110.0,
+            "samples": 40,
+            "loads": 2,
+            "watts": 3_150.0,
+            "watts_p95": 3_210.0,
+            "most_watts": 3_190.0,
+            "rates": 40,
+            "th_per_s": 105.0,
+            "joules_per_th": 30.0,
+        }
+        never = {"samples": 0, "p50_s": None, "p95_s": None}
+        down = {"samples": 21, "p50_s": 1.8, "p95_s": 2.9}
+        body = {"bank": "wm-a", "points": [point], "ramp_down": down, "ramp_up": never, "in_use": {"learned": True}}
+        return {"wm-a": {**body, "far": {"wm-a-002": "hashes 80.0 TH/s, its group 105.0"}}}
 
     def why(self, target: str) -> dict[str, Any]:
         if target != "wm-a-001":

@@ -1,0 +1,69 @@
+"""What was learnt of the fleet, in one small file: any crash leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mullet.ports import MulletError
+
+VERSION = 1
+
+
+class LearnedError(MulletError):
+    """What was learnt cannot be kept."""
+
+
+class LearnedFile:
+    """Reads and replaces the file as a whole. A file that cannot be used is set aside: learning starts anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.problem: str | None = None
+        """Why the file that was found is not used; None if it is, or there was none."""
+
+    def load(self) -> Mapping[str, Any]:
+        """Return what was kept, by bank; empty at a first start and where the file cannot be used. Never raises."""
+        self.problem = None
+        try:
+            data = json.loads(self._path.read_text(encoding="utf-8"))
+            if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("banks"), dict):
+                raise ValueError(f"it is not version {VERSION} of what was learnt")
+            banks: dict[str, Any] = data["banks"]
+            return banks
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            self.refuse(str(error))
+            return {}
+
+    def refuse(self, why: str) -> None:
+        """Set the file aside as `<name>.damaged`, because of `why`."""
+        self.problem = f"{self._path.name} cannot be used ({why}): learning starts anew"
+        try:
+            os.replace(self._path, self._path.with_name(f"{self._path.name}.damaged"))
+        except OSError as error:
+            self.problem += f"; it cannot be set aside either ({error.strerror})"
+
+    async def save(self, banks: Mapping[str, Any]) -> None:
+        """Put `banks` on disk, beside the event loop.
+
+        Raises:
+            LearnedError: it is not on disk; the old one still is.
+        """
+        await asyncio.to_thread(self._write, banks)
+
+    def _write(self, banks: Mapping[str, Any]) -> None:
+        beside = self._path.with_name(f".{self._path.name}.new")
+        try:
+            with open(beside, "w", encoding="utf-8") as file:
+                json.dump({"version": VERSION, "banks": banks}, file, separators=(",", ":"), allow_nan=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self._path)
+        except OSError as error:
+            raise LearnedError(f"{self._path}: {error.strerror or error}") from error

@@ -1,0 +1,149 @@
+"""What was learnt of a bank of miners, and the facility as it is known by that instead of by nameplates. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from mullet.domain.facility import Facility
+from mullet.domain.load import Load, LoadKind, OperatingPoint
+
+ENOUGH_SAMPLES = 20
+ENOUGH_LOADS = 3
+"""Or all loads of a smaller bank."""
+PLAUSIBLE = (0.5, 1.5)
+"""A running point whose median is outside this range of its nameplate is told, and not believed."""
+LEAST_RAMP = 0.5
+"""Of the capability's ramp: no shorter one is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedPoint:
+    """An operating point as measured while loads stood there, nothing moving."""
+
+    name: str
+    nameplate_watts: float
+    nameplate_th_per_s: float
+    samples: int
+    loads: int
+    watts: float | None
+    """Median; None where the loads do not measure, or nothing was seen."""
+    watts_p95: float | None
+    most_watts: float | None
+    """Mean draw of the load that draws most."""
+    rates: int
+    """Samples of the hashrate."""
+    th_per_s: float | None
+
+    @property
+    def joules_per_th(self) -> float | None:
+        """Energy per TH as measured, by the medians."""
+        return self.watts / self.th_per_s if self.watts is not None and self.th_per_s else None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedRamp:
+    """Time from a command to the new draw, in seconds."""
+
+    samples: int
+    p50_s: float | None
+    p95_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedBank:
+    """All that was learnt of one bank; its first point is its standby."""
+
+    bank: str
+    points: tuple[LearnedPoint, ...]
+    ramp_down: LearnedRamp
+    ramp_up: LearnedRamp
+
+
+def with_learned(
+    facility: Facility, banks: Mapping[str, LearnedBank], kept: Collection[str] = ()
+) -> tuple[Facility, dict[str, str]]:
+    """Return the facility with measured watts, rates and ramps, and per bank what was taken over, or why not.
+
+    A point's watts are its median, or more where the cap sum asks for it: the most that a load counts at a point is
+    never below the 95th percentile measured there, nor below the mean of the load that draws most. Banks in `kept`
+    stay by nameplate.
+    """
+    loads: list[Load] = []
+    notes: dict[str, str] = {}
+    for bank, members in facility.banks.items():
+        found = banks.get(bank)
+        first = members[0]
+        changed: Load | None = None
+        if first.kind is LoadKind.MINER and found is not None and bank not in kept:
+            changed, note = _learned(first, found, len(members))
+            if note:
+                notes[bank] = note
+        if changed is None:
+            loads.extend(members)
+            continue
+        for load in members:
+            loads.append(
+                replace(load, points=changed.points, worst_watts=changed.worst_watts, capability=changed.capability)
+            )
+    if not notes:
+        return facility, notes
+    by_id = {load.id: load for load in loads}
+    return replace(facility, loads=tuple(by_id[load.id] for load in facility.loads)), notes
+
+
+def _learned(load: Load, found: LearnedBank, members: int) -> tuple[Load | None, str]:
+    """Return the load as measured, and a line that says what differs; None where nothing was taken over."""
+    words: list[str] = []
+    points: list[OperatingPoint] = []
+    worst = load.worst_watts
+    for point in load.points:
+        seen = next((each for each in found.points if each.name == point.name), None)
+        made = point
+        if seen is not None and _enough(seen, members):
+            watts = _counted_watts(load, seen)
+            share = watts / point.watts if point.watts > 0.0 else 1.0
+            if point is not load.lowest and not PLAUSIBLE[0] <= share <= PLAUSIBLE[1]:
+                return (
+                    None,
+                    f"not taken over: {point.name} measures {watts:.0f} W, its nameplate is {point.watts:.0f} W",
+                )
+            rate = point.th_per_s
+            if seen.th_per_s is not None and seen.rates >= ENOUGH_SAMPLES and point.th_per_s > 0.0:
+                rate = round(seen.th_per_s, 1)
+            made = replace(point, watts=watts, th_per_s=rate, setting_watts=point.asked_watts)
+            worst = max(worst, watts, seen.watts_p95 or 0.0, seen.most_watts or 0.0)
+            if made.watts != point.watts or made.th_per_s != point.th_per_s:
+                words.append(f"{point.name} {point.watts:.0f} -> {watts:.0f} W, {point.th_per_s:g} -> {rate:g} TH/s")
+        points.append(made)
+    if any(high.watts <= low.watts or high.th_per_s < low.th_per_s for low, high in pairwise(points)):
+        return None, "not taken over: its points as measured do not ascend"
+    capability = load.capability
+    down = _ramp_s(capability.ramp_down_s, found.ramp_down)
+    up = _ramp_s(capability.ramp_up_s, found.ramp_up)
+    if (down, up) != (capability.ramp_down_s, capability.ramp_up_s):
+        words.append(f"ramps {capability.ramp_down_s:g}, {capability.ramp_up_s:g} -> {down:g}, {up:g} s")
+        capability = replace(capability, ramp_down_s=down, ramp_up_s=up)
+    if not words:
+        return None, ""
+    return replace(load, points=tuple(points), worst_watts=worst, capability=capability), "; ".join(words)
+
+
+def _enough(seen: LearnedPoint, members: int) -> bool:
+    return seen.watts is not None and seen.samples >= ENOUGH_SAMPLES and seen.loads >= min(ENOUGH_LOADS, members)
+
+
+def _counted_watts(load: Load, seen: LearnedPoint) -> float:
+    """Return the nominal watts at which `Load.most_at` covers what was measured."""
+    allowed = 1.0 + load.tolerance
+    most = max(seen.watts_p95 or 0.0, seen.most_watts or 0.0)
+    watts = max(seen.watts or 0.0, most / allowed)
+    # Rounded, but never below.
+    return float(-(-watts // 1))
+
+
+def _ramp_s(known_s: float, found: LearnedRamp) -> float:
+    if found.p95_s is None or found.samples < ENOUGH_SAMPLES:
+        return known_s
+    return round(max(found.p95_s, LEAST_RAMP * known_s), 1)
