@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +12,18 @@ import pytest
 
 from mullet.domain.command import Verb
 from mullet_hardware.asic.device import Access, Order
-from mullet_hardware.asic.firmware import whatsminer_v2
-from mullet_hardware.asic.firmware.whatsminer_v2 import FRESH_TOKEN_S, WhatsminerV2
+
+# Importing pyasic warns of its own dependencies, and changes the root logger.
+_root = logging.getLogger()
+_before = (list(_root.handlers), _root.level)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from mullet_hardware.asic.firmware import whatsminer_v2
+    from mullet_hardware.asic.firmware.whatsminer_v2 import FRESH_TOKEN_S, WhatsminerV2
+_root.handlers[:], _root.level = _before
+
+# passlib's own way of calling itself, in pyasic's key derivation.
+pytestmark = pytest.mark.filterwarnings("ignore:passing settings to:DeprecationWarning")
 
 ACCESS = Access(host="127.0.0.1", rpc_port=4028, web_port=0, username="", password="admin", barred=None)
 TOKEN = {"time": "1234", "salt": "BQ5hoXV9", "newsalt": "abcdefgh"}
