@@ -7,16 +7,18 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mullet.ports import DriverContext, Outcome, Sighting
+from mullet.ports import DriverContext, IdentityMismatch, Outcome, Sighting
+from mullet.testing.builders import miner
 from mullet_hardware.asic.capability import FIRMWARES
 from mullet_hardware.asic.discover import AsicDiscoverer
+from mullet_hardware.asic.driver import AsicDriver
 from mullet_hardware.asic.evidence import READS_ASK_PASSWORD
 from mullet_simulators.facility import Facility
 from mullet_simulators.faults import WITHOUT_PASSWORD
@@ -229,3 +231,44 @@ async def test_pyasic_stays_out_of_the_commands_process() -> None:
     assert code == 1
     assert "mullet_hardware.asic.capability" in imported, "the discoverer's own imports are seen"
     assert {"pyasic", "httpx", "mullet_hardware.asic.registry"} & imported == set()
+
+
+@asynccontextmanager
+async def opened(options: dict[str, Any]) -> AsyncIterator[AsicDriver]:
+    driver = AsicDriver(DriverContext({"found": options}, lambda name: None, RealClock()))
+    await driver.open([])
+    try:
+        yield driver
+    finally:
+        await driver.close()
+
+
+@pytest.mark.parametrize("site", [0.0], indirect=True)
+async def test_banks_without_a_class_are_driven_as_what_they_are_found_to_be(site: Site, tmp_path: Path) -> None:
+    cache = tmp_path / "identities.json"
+    options = {"web_port": 8080, "identity_cache": str(cache), "accept_default_password": True}
+    loads = {
+        host: replace(miner(load.replace("-00", "-10"), watts=4000.0, address=host), bank="found")
+        for host, load in site.loads.items()
+        if load.endswith("-001") and not load.startswith("locked-")
+    }
+    async with opened(options) as driver:
+        await asyncio.gather(*(driver.identify(load, 30.0) for load in loads.values()))
+        for host, load in loads.items():
+            assert (await driver.read(load, 5.0)).fault is None, site.loads[host]
+    remembered = {host: entry["class"] for host, entry in json.loads(cache.read_text()).items()}
+    assert remembered == {host: site.classes[host] for host in loads}
+
+
+@pytest.mark.parametrize("site", [0.0], indirect=True)
+async def test_a_miner_that_is_not_what_was_remembered_is_identified_anew(site: Site, tmp_path: Path) -> None:
+    host = site.hosts("antminer-s19-0")[0]
+    cache = tmp_path / "identities.json"
+    cache.write_text(json.dumps({host: {"class": "whatsminer_v2", "model": "M50S", "firmware": "20230216"}}))
+    load = replace(miner("found-001", watts=3300.0, address=host), bank="found")
+    async with opened({"web_port": 8080, "identity_cache": str(cache)}) as driver:
+        with pytest.raises(IdentityMismatch):
+            await driver.identify(load, 10.0)
+        assert (await driver.identify(load, 10.0)).model == "Antminer S19"
+        assert driver.capability(load).steering is FIRMWARES["antminer_modern"].capability.steering
+    assert json.loads(cache.read_text())[host]["class"] == "antminer_modern"

@@ -34,6 +34,7 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.evidence import FIRST_V3
 from mullet_hardware.asic.firmware.rules import state_by_switch
 from mullet_hardware.asic.protocol import Reading
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
@@ -41,7 +42,6 @@ from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 OK = 131
 TOKEN_PROBLEMS = frozenset({23, 135, 137})
 """Invalid JSON after decryption, token error, base64 error: a stale token or a wrong password."""
-FIRST_V3 = 20241101
 FRESH_TOKEN_S = 900.0
 """Half of a token's life: one that is younger is good for the next order whenever that comes."""
 
