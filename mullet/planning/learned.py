@@ -101,19 +101,15 @@ def _learned(load: Load, found: LearnedBank, members: int) -> tuple[Load | None,
     for point in load.points:
         seen = next((each for each in found.points if each.name == point.name), None)
         made = point
-        if seen is not None and _enough(seen, members):
-            watts = _counted_watts(load, seen)
-            share = watts / point.watts if point.watts > 0.0 else 1.0
-            if point is not load.lowest and not PLAUSIBLE[0] <= share <= PLAUSIBLE[1]:
-                return (
-                    None,
-                    f"not taken over: {point.name} measures {watts:.0f} W, its nameplate is {point.watts:.0f} W",
-                )
-            rate = point.th_per_s
-            if seen.th_per_s is not None and seen.rates >= ENOUGH_SAMPLES and point.th_per_s > 0.0:
-                rate = round(seen.th_per_s, 1)
+        if seen is not None and seen.loads >= min(ENOUGH_LOADS, members):
+            watts, rate = _counted_watts(load, point, seen), _counted_rate(point, seen)
+            for value, plate, unit in ((watts, point.watts, "W"), (rate, point.th_per_s, "TH/s")):
+                if point is not load.lowest and not PLAUSIBLE[0] * plate <= value <= PLAUSIBLE[1] * plate:
+                    odd = f"{point.name} measures {value:g} {unit}, its nameplate is {plate:g} {unit}"
+                    return None, f"not taken over: {odd}"
             made = replace(point, watts=watts, th_per_s=rate, setting_watts=point.asked_watts)
-            worst = max(worst, watts, seen.watts_p95 or 0.0, seen.most_watts or 0.0)
+            if watts != point.watts:
+                worst = max(worst, watts, seen.watts_p95 or 0.0, seen.most_watts or 0.0)
             if made.watts != point.watts or made.th_per_s != point.th_per_s:
                 words.append(f"{point.name} {point.watts:.0f} -> {watts:.0f} W, {point.th_per_s:g} -> {rate:g} TH/s")
         points.append(made)
@@ -130,12 +126,15 @@ def _learned(load: Load, found: LearnedBank, members: int) -> tuple[Load | None,
     return replace(load, points=tuple(points), worst_watts=worst, capability=capability), "; ".join(words)
 
 
-def _enough(seen: LearnedPoint, members: int) -> bool:
-    return seen.watts is not None and seen.samples >= ENOUGH_SAMPLES and seen.loads >= min(ENOUGH_LOADS, members)
+def _counted_rate(point: OperatingPoint, seen: LearnedPoint) -> float:
+    known = seen.th_per_s is not None and seen.rates >= ENOUGH_SAMPLES and point.th_per_s > 0.0
+    return round(seen.th_per_s or 0.0, 1) if known else point.th_per_s
 
 
-def _counted_watts(load: Load, seen: LearnedPoint) -> float:
-    """Return the nominal watts at which `Load.most_at` covers what was measured."""
+def _counted_watts(load: Load, point: OperatingPoint, seen: LearnedPoint) -> float:
+    """Return the nominal watts at which `Load.most_at` covers what was measured; by nameplate where too little was."""
+    if seen.watts is None or seen.samples < ENOUGH_SAMPLES:
+        return point.watts
     allowed = 1.0 + load.tolerance
     most = max(seen.watts_p95 or 0.0, seen.most_watts or 0.0)
     watts = max(seen.watts or 0.0, most / allowed)

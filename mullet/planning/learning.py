@@ -164,8 +164,9 @@ class Learner:
             found.who.add(load.id)
             track.watts = watts if track.watts is None else track.watts + WEIGHT * (watts - track.watts)
         rate = reading.th_per_s
-        if rate is not None:
+        if rate is not None and point is not load.lowest:
             found.rates.add(rate)
+            found.who.add(load.id)
             track.th_per_s = rate if track.th_per_s is None else track.th_per_s + WEIGHT * (rate - track.th_per_s)
 
     def _ramp(self, facility: Facility, ledger: CommandLedger, outcome: Outcome) -> None:

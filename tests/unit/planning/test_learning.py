@@ -155,6 +155,19 @@ def test_watts_of_loads_that_do_not_measure_are_not_learnt() -> None:
     watch(learner, site, 8, **{load.id: seen for load in site.loads[:6]})
     assert (point(learner).samples, point(learner).watts) == (0, None)
     assert point(learner).th_per_s == pytest.approx(104.0, rel=0.006)
+    # What it hashes is known all the same, and by that the bank is ranked.
+    found, _ = with_learned(site, learner.banks())
+    assert found.loads[0].highest.watts == site.loads[0].highest.watts
+    assert found.loads[0].highest.th_per_s == pytest.approx(104.0, rel=0.006)
+
+
+def test_a_sleeping_load_hashes_nothing_worth_learning() -> None:
+    site = plant()
+    learner = Learner(site)
+    seen = Telemetry("x", START, watts=15.0, th_per_s=0.0, state=LoadState.ASLEEP)
+    watch(learner, site, 8, **{load.id: seen for load in site.loads[:6]})
+    found = point(learner, OFF)
+    assert (found.samples, found.rates, found.joules_per_th) == (36, 0, None)
 
 
 def test_a_point_between_is_learnt_where_it_is_known() -> None:
