@@ -252,6 +252,14 @@ class Discoverer(Protocol):
 
 
 @runtime_checkable
+class Barring(Protocol):
+    """What a driver may offer besides: the loads that it reads and would refuse to write to, known beforehand."""
+
+    def barred(self, load: Load) -> str | None:
+        """Return why nothing is written to the load, None where something can be."""
+
+
+@runtime_checkable
 class Meter(Protocol):
     """A power meter on a circuit; entry point group `mullet.meters`, built with one `DriverContext`."""
 

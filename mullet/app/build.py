@@ -9,9 +9,10 @@ from typing import Any
 
 from mullet.adapters.secrets import Credentials
 from mullet.control.parts import FeedKind, FeedPart, Plant
+from mullet.domain.facility import Facility
 from mullet.domain.load import Capability
 from mullet.policy import KnownNames, LoadedPolicy, Wiring, load_policy
-from mullet.ports import BankNotes, Clock, Driver, DriverContext, Feed, Meter, Switch
+from mullet.ports import BankNotes, Barring, Clock, Driver, DriverContext, Feed, Meter, Switch
 from mullet.registry import Group, Registry
 
 
@@ -96,8 +97,19 @@ async def build_plant(loaded: LoadedPolicy, registry: Registry, clock: Clock, cr
         meter_period_s=min(periods, default=1.0),
         switches=switches,
         feeds=feeds,
+        barred=_barred(facility, drivers),
         close=close,
     )
+
+
+def _barred(facility: Facility, drivers: Mapping[str, Driver]) -> dict[str, str]:
+    """Return why loads that mullet itself speaks to could not be written to, by load."""
+    found: dict[str, str] = {}
+    for load in facility.loads:
+        driver = drivers.get(load.driver) if load.agent is None else None
+        if isinstance(driver, Barring) and (reason := driver.barred(load)) is not None:
+            found[load.id] = reason
+    return found
 
 
 def _devices(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from mullet.control.decide import Decision
-from mullet.domain.facility import Facility
+from mullet.domain.facility import Facility, Mode
 from mullet.domain.telemetry import Quality
 from mullet.domain.units import format_watts
 
@@ -15,8 +18,13 @@ NAMED = 3
 """Loads named in one alarm before the rest is counted."""
 
 
-def standing_alarms(facility: Facility, decision: Decision) -> dict[str, str | None]:
-    """Return every alarm that this kind of look can raise, None where there is nothing to say."""
+def standing_alarms(
+    facility: Facility, decision: Decision, barred: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str | None]:
+    """Return every alarm that this kind of look can raise, None where there is nothing to say.
+
+    `barred` tells of loads why their drivers would write nothing to them.
+    """
     found: dict[str, str | None] = {}
     for circuit_id, account in decision.accounts.items():
         over = account.sum_watts - account.limit_watts
@@ -35,6 +43,10 @@ def standing_alarms(facility: Facility, decision: Decision) -> dict[str, str | N
     found["loads/unread"] = count_loads(unread, "cannot be read; counted at worst draw")
     failing = sorted(load_id for load_id, entry in decision.ledger.entries.items() if entry.failures > 0)
     found["loads/failing"] = count_loads(failing, "did not follow commands; others take their place")
+    for bank, loads in facility.banks.items():
+        first = loads[0]
+        reason = barred.get(first.id) if facility.mode_of(first.circuit) is Mode.AUTO else None
+        found[f"barred/{bank}"] = None if reason is None else f"{bank} is read-only: {reason}"
     return found
 
 

@@ -82,6 +82,11 @@ class Controller:
         return self._plant.facility
 
     @property
+    def barred(self) -> Mapping[str, str]:
+        """Loads to which their driver would write nothing, and why."""
+        return self._plant.barred
+
+    @property
     def operator(self) -> OperatorState:
         """What operators decided."""
         return self._operator
@@ -283,7 +288,7 @@ class Controller:
         rows: list[tuple[str, Mapping[str, Any]]] = []
         try:
             if self._ready:
-                for key, text in standing_alarms(facility, decision).items():
+                for key, text in standing_alarms(facility, decision, self.barred).items():
                     self.alarm(key, text)
             rows.extend(self._plan(facility, decision))
             rows.extend(self._advice(facility, decision))

@@ -46,7 +46,8 @@ class Desk:
         decision = self._controller.decision
         if decision is None:
             return []
-        return loads_status(self._controller.facility, decision, self._controller.learning.far())
+        far, barred = self._controller.learning.far(), self._controller.barred
+        return loads_status(self._controller.facility, decision, far, barred)
 
     def learned(self) -> dict[str, Any]:
         """Return per bank of miners what was measured against its nameplate."""

@@ -48,6 +48,8 @@ class Plant:
     meter_period_s: float = 1.0
     switches: Mapping[str, Switch] = field(default_factory=dict)
     feeds: tuple[FeedPart, ...] = ()
+    barred: Mapping[str, str] = field(default_factory=dict)
+    """Loads that their driver would refuse to write to, and why: for want of a password, say."""
     nameplate: Facility | None = None
     """The facility as the policy has it, where `facility` is as it was learnt to be."""
     close: Callable[[], Awaitable[None]] | None = None

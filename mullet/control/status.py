@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mullet.control.decide import Decision
@@ -103,9 +104,16 @@ def _circuit_status(facility: Facility, decision: Decision, circuit_id: str) -> 
     }
 
 
-def loads_status(facility: Facility, decision: Decision, far: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """Return one row per load: state, draw, setpoint, and why; `far` says who is far from its group."""
-    strays = far or {}
+def loads_status(
+    facility: Facility,
+    decision: Decision,
+    far: Mapping[str, str] = MappingProxyType({}),
+    barred: Mapping[str, str] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
+    """Return one row per load: state, draw, setpoint, and why.
+
+    `far` says who is far from its group, `barred` to whom nothing can be written.
+    """
     rows = []
     for load in facility.loads:
         reading = decision.snapshot.telemetry.get(load.id)
@@ -128,8 +136,8 @@ def loads_status(facility: Facility, decision: Decision, far: Mapping[str, str] 
                 "rule": setpoint.rule if setpoint is not None else None,
                 "pending": entry.pending,
                 "failures": entry.failures,
-                "withheld": decision.dispatch.withheld.get(load.id),
-                "far": strays.get(load.id),
+                "withheld": barred.get(load.id) or decision.dispatch.withheld.get(load.id),
+                "far": far.get(load.id),
             }
         )
     return rows

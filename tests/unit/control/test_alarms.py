@@ -7,7 +7,9 @@ from dataclasses import replace
 from control_kit import decided, entry_of, ledger_of
 
 from mullet.control.alarms import SILENT_METER_S, standing_alarms
+from mullet.control.status import loads_status
 from mullet.domain.command import Verb
+from mullet.domain.facility import Mode
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import Quality, Telemetry
 from mullet.testing.builders import command, facility, meter_reading, snapshot
@@ -59,3 +61,21 @@ def test_a_load_that_does_not_follow() -> None:
     failed = entry_of(command(SITE.loads[0], Verb.SLEEP), pending=False, failures=2)
     found = alarms(snapshot(SITE, ledger=ledger_of(failed)))
     assert found["loads/failing"] == "1 load did not follow commands; others take their place: miners-001"
+
+
+def test_a_bank_that_cannot_be_written_to_is_told_where_it_would_be() -> None:
+    barred = {load.id: "credential 'site' is not provided" for load in SITE.loads}
+    bank = SITE.loads[0].bank
+    decision = decided(SITE, snapshot(SITE))
+    assert standing_alarms(SITE, decision, barred)[f"barred/{bank}"] == (
+        f"{bank} is read-only: credential 'site' is not provided"
+    )
+    assert standing_alarms(SITE, decision)[f"barred/{bank}"] is None
+    watched = replace(SITE, mode=Mode.OBSERVE)
+    assert standing_alarms(watched, decided(watched, snapshot(watched)), barred)[f"barred/{bank}"] is None
+
+
+def test_a_load_that_cannot_be_written_to_says_so_in_its_row() -> None:
+    barred = {SITE.loads[0].id: "no password"}
+    rows = loads_status(SITE, decided(SITE, snapshot(SITE)), barred=barred)
+    assert {row["id"] for row in rows if row["withheld"] == "no password"} == set(barred)
