@@ -104,12 +104,10 @@ async def build_plant(loaded: LoadedPolicy, registry: Registry, clock: Clock, cr
 
 def _barred(facility: Facility, drivers: Mapping[str, Driver]) -> dict[str, str]:
     """Return why loads that mullet itself speaks to could not be written to, by load."""
-    found: dict[str, str] = {}
-    for load in facility.loads:
-        driver = drivers.get(load.driver) if load.agent is None else None
-        if isinstance(driver, Barring) and (reason := driver.barred(load)) is not None:
-            found[load.id] = reason
-    return found
+    barring = {name: driver for name, driver in drivers.items() if isinstance(driver, Barring)}
+    direct = (load for load in facility.loads if load.agent is None and load.driver in barring)
+    told = ((load.id, barring[load.driver].barred(load)) for load in direct)
+    return {load_id: reason for load_id, reason in told if reason is not None}
 
 
 def _devices(
