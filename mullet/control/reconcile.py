@@ -256,6 +256,8 @@ class _Pace:
         self._fallen = {circuit.id: 0.0 for circuit in facility.circuits}
         self._risen = {circuit.id: 0.0 for circuit in facility.circuits}
         self._woken = {circuit.id: 0.0 for circuit in facility.circuits}
+        self._block_since: dict[str, float] = {}
+        """Per circuit: when the first wake was sent that is neither verified nor failed."""
         for load in facility.loads:
             entry = snapshot.ledger.entries.get(load.id)
             if entry is None or entry.command is None:
@@ -270,6 +272,9 @@ class _Pace:
                 fresh = command.issued_at > snapshot.at - facility.pacing.block_period_s
                 if command.verb is Verb.WAKE and (entry.pending or fresh):
                     self._woken[circuit_id] += moved
+                if command.verb is Verb.WAKE and entry.pending:
+                    since = min(command.issued_at, self._block_since.get(circuit_id, command.issued_at))
+                    self._block_since[circuit_id] = since
 
     def why_not(self, step: _Step) -> str | None:
         """Return why pacing holds the step back, or None."""
@@ -289,6 +294,10 @@ class _Pace:
             allowed = pacing.economic_ramp_per_s * RAMP_WINDOW_S * usable
             if book[circuit_id] > 0.0 and book[circuit_id] + moved > allowed:
                 return f"ramp of {circuit_id}: {book[circuit_id] / 1e3:.1f} kW moved in the last {RAMP_WINDOW_S:.0f} s"
+            since = self._block_since.get(circuit_id)
+            if step.verb is Verb.WAKE and since is not None and self._snapshot.at - since > pacing.block_period_s:
+                seconds = self._snapshot.at - since
+                return f"staged wake at {circuit_id}: the block woken {seconds:.0f} s ago is not yet verified"
             block = pacing.block_fraction * usable
             if step.verb is Verb.WAKE and self._woken[circuit_id] > 0.0 and self._woken[circuit_id] + moved > block:
                 return f"staged wake at {circuit_id}: {self._woken[circuit_id] / 1e3:.1f} kW of the block under way"

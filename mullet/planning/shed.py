@@ -13,6 +13,7 @@ from mullet.domain.snapshot import HoldKind, Snapshot
 from mullet.planning.accounting import CircuitAccount, Standing, silent_after_s
 from mullet.planning.index import GroupIndex, index_of
 from mullet.planning.merit import Market, break_even_per_mwh, market_now
+from mullet.planning.positions import cycles_within_day
 from mullet.planning.queues import Queue, make_queues, rank, roster_of
 
 # What cannot be done at once is of little use to protection: slow loads are dropped after all fast ones.
@@ -56,6 +57,8 @@ def shed_list(facility: Facility, snapshot: Snapshot, accounts: Mapping[str, Cir
     market = market_now(facility, snapshot)
     members: list[int] = []
     freed: list[float] = []
+    worn: list[int] = []
+    entries = snapshot.ledger.entries
     position = -1
     for item in groups:
         if not _sheds(item) or not standing.auto(item.loads[0]):
@@ -69,11 +72,13 @@ def shed_list(facility: Facility, snapshot: Snapshot, accounts: Mapping[str, Cir
             if watts > 0.0:
                 members.append(position)
                 freed.append(watts)
+                worn.append(cycles_within_day(entries.get(load.id), snapshot.at))
     who, watts_each = np.array(members, dtype=np.int64), np.array(freed)
     place = rank(_worth(facility, item, market) for item in groups)[roster.group[who]]
     miner = np.array([item.group.kind is LoadKind.MINER for item in groups], dtype=np.bool_)[roster.group[who]]
-    # Of miners that earn the same, the one that frees most; then by id, whatever the policy's order.
-    order = np.lexsort((roster.by_id[who], np.where(miner, -watts_each, 0.0), place))
+    # Of miners that earn the same: who frees most, then who is least worn; then by id, whatever the policy's order.
+    wear = np.where(miner, np.array(worn, dtype=np.int64), 0)
+    order = np.lexsort((roster.by_id[who], wear, np.where(miner, -watts_each, 0.0), place))
     return ShedList(make_queues(roster, who[order], watts_each[order]))
 
 

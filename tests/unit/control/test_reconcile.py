@@ -158,6 +158,24 @@ def test_wakes_go_out_in_stages_and_the_next_waits_for_the_block() -> None:
     assert names(run(site, later, {name: "normal" for name in wanted if name > "miners-003"}).increases)
 
 
+def test_no_block_is_woken_before_the_one_before_it_is_verified_or_has_failed() -> None:
+    site = plant(usable=40_000.0, miners=8, gpus=0, pacing=replace(FREE, block_fraction=0.25))
+    wanted = {load.id: "normal" for load in site.loads}
+    first = run(site, seen_low(site), wanted).increases
+    assert len(first) == 3
+    aged = [replace(item, issued_at=START - 11.0) for item in first]
+    # Two of three are there, which would leave room in the block for two more.
+    for last, woken in (({"pending": True}, 0), ({"pending": False}, 3), ({"pending": False, "failures": 1}, 3)):
+        entries = [entry_of(item, pending=False) for item in aged[:2]]
+        ledger = ledger_of(*entries, entry_of(aged[2], **last))
+        sent = run(site, seen_low(site, ledger=ledger), {name: "normal" for name in wanted if name > "miners-003"})
+        assert len(sent.increases) == woken, last
+    assert (
+        "is not yet verified"
+        in run(site, seen_low(site, ledger=ledger_of(entry_of(aged[2]))), wanted).withheld["miners-005"]
+    )
+
+
 @pytest.mark.parametrize("kind", list(HoldKind))
 def test_a_held_load_is_not_raised_and_its_room_is_not_kept(kind: HoldKind) -> None:
     site = plant(usable=4_000.0, miners=2, gpus=0)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from planning_kit import AT, MINER, S19, S21, Telemetry, circuit, facility, hashing, miner, small, snapshot
 
+from mullet.domain.command import LedgerEntry
 from mullet.domain.facility import Auxiliary
 from mullet.domain.load import LoadKind
 from mullet.domain.snapshot import Hold, HoldKind
@@ -104,3 +105,14 @@ def test_a_head_is_a_sequence_of_ids():
     assert hash(head) == hash(("a0", "a1", "a2", "a3"))
     with pytest.raises(IndexError):
         head[4]
+
+
+def test_of_equals_the_least_worn_goes_first_and_ties_are_stable():
+    loads = [miner(f"m{n}", "g") for n in range(4)]
+    plant = facility([circuit("g", None, 9e4)], loads)
+    worn = {"m0": (AT - 60.0, AT - 120.0), "m1": (AT - 60.0,), "m2": (AT - 90_000.0,), "m3": ()}
+    entries = {name: LedgerEntry(name, cycles=cycles) for name, cycles in worn.items()}
+    made = snapshot(plant, running=list(worn))
+    made = replace(made, ledger=replace(made.ledger, entries={**made.ledger.entries, **entries}))
+    # A stop longer ago than a day no longer counts.
+    assert made_list(plant, made).query("g", 1e9) == ("m2", "m3", "m1", "m0")
