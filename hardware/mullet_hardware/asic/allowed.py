@@ -123,7 +123,7 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
         },
         WHATSMINER_V2: {
             Channel.RPC: _commands(
-                "summary,status,devdetails,get_version,get_miner_info,get_token",
+                "summary,status,devs,devdetails,get_version,get_miner_info,get_error_code,get_token",
                 "power_off,power_on,set_power_pct",
             ),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import zlib
@@ -19,7 +20,9 @@ from mullet_hardware.asic.cache import IdentityCache
 from mullet_hardware.asic.capability import capability_of
 from mullet_hardware.asic.options import OPTIONS, BankOptions, parse_options
 from mullet_hardware.asic.process import Watch, WorkerProcess
-from mullet_hardware.asic.protocol import Frame, Target, telemetry_of
+from mullet_hardware.asic.protocol import Frame, Health, Target, telemetry_of
+
+log = logging.getLogger(__name__)
 
 OLDEST_ANSWER_S = 60.0
 SAVE_AFTER_S = 0.2
@@ -69,8 +72,10 @@ class AsicDriver:
         if len(paths) > 1:
             raise ValueError(f"one identity cache for all banks, not {', '.join(sorted(paths))}")
         self._cache = IdentityCache(next(iter(paths), None))
+        self._barred: dict[str, str] = {}
         self._workers: list[WorkerProcess] = []
         self._inboxes: set[Inbox] = set()
+        self._health: dict[str, Health] = {}
         self._saving: asyncio.Task[None] | None = None
         self._unsaved = False
 
@@ -88,8 +93,13 @@ class AsicDriver:
         if self._workers:
             return
         await asyncio.to_thread(self._cache.load)
+        found = {
+            bank: options.access(self._secret)["barred"] or options.notes().barred
+            for bank, options in self._options.items()
+        }
+        self._barred = {bank: reason for bank, reason in found.items() if reason is not None}
         count = worker_count(len(loads), [options.workers for options in self._options.values()])
-        self._workers = [WorkerProcess(index, self._opening, self._found) for index in range(count)]
+        self._workers = [WorkerProcess(index, self._opening, self._found, self._healthy) for index in range(count)]
         try:
             await asyncio.gather(*(worker.start() for worker in self._workers))
         except BaseException:
@@ -124,6 +134,13 @@ class AsicDriver:
         """
         return parse_options("", options).notes()
 
+    def barred(self, load: Load) -> str | None:
+        """Return why nothing is written to the load for want of a password, None where there is one or none is needed.
+
+        Known once the driver is open: it is then that credentials are looked up.
+        """
+        return self._barred.get(load.bank)
+
     def capability(self, load: Load) -> Capability:
         """Return what can really be done with the load: of a miner not identified yet, that it can be watched."""
         options = self._bank(load)
@@ -133,6 +150,10 @@ class AsicDriver:
         """Return the class of the load: as its bank says, else as it was identified; None where it was not."""
         found: str | None = self._cache.entries.get(load.address, {}).get("class")
         return self._bank(load).firmware_class or found
+
+    def health(self, load: Load) -> Health | None:
+        """Return what the load last said of boards, fans and errors; None while it was not asked, or says nothing."""
+        return self._health.get(load.id)
 
     async def identify(self, load: Load, deadline_s: float) -> Identity:
         """Return who answers, after our own probe that it is what the bank's class says.
@@ -225,6 +246,13 @@ class AsicDriver:
     def _opening(self) -> Frame:
         banks = {bank: options.access(self._secret) for bank, options in self._options.items()}
         return {"t": "open", "id": 0, "banks": banks, "known": self._cache.entries}
+
+    def _healthy(self, row: list[Any]) -> None:
+        load_id, health = Health.unpack(row)
+        worse = health.worse_than(self._health.get(load_id))
+        self._health[load_id] = health
+        if worse:
+            log.warning("%s %s", load_id, "; ".join(worse))
 
     def _found(self, address: str, entry: dict[str, Any]) -> None:
         self._unsaved = self._cache.put(address, entry) or self._unsaved

@@ -13,11 +13,12 @@ import itertools
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mullet.ports import DeviceError, DeviceGarbled, DeviceUnreachable, IdentityMismatch
-from mullet_hardware.asic.protocol import Target, fault_row
+from mullet_hardware.asic.protocol import Health, Target, fault_row
 from mullet_hardware.asic.transport import PROBE_S, probe
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ POLL_DEADLINE_S = 3.0
 SLOW_DEADLINE_S = 5.0
 BACKOFF_MOST_S = 10.0
 PREPARE_EVERY_S = 240.0
-PREPARE_SLOTS = 8
-"""Preparations at once: they cost more than a poll, and none of them is urgent."""
+HEALTH_EVERY_S = 300.0
+ASIDE_SLOTS = 8
+"""Preparations and looks at the health at once: they cost more than a poll, and none of them is urgent."""
 
 Emit = Callable[[list[Any]], None]
 
@@ -100,6 +102,7 @@ class Followed:
     silent: int = 0
     """Failures to answer in a row; above 0 it is asked in the slow lane."""
     prepare_at: float = 0.0
+    health_at: float = 0.0
     ended: bool = False
 
 
@@ -143,8 +146,16 @@ class Schedule:
 class Poller:
     """All watches of a worker. `orders` is the lane of commands, which go first."""
 
-    def __init__(self, registry: Registry, orders: Lane | None = None, slots: int = POLL_SLOTS) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        orders: Lane | None = None,
+        slots: int = POLL_SLOTS,
+        emit_health: Emit = lambda row: None,
+    ) -> None:
+        """`emit_health` gets the health of a load as a row, every few minutes."""
         self._registry = registry
+        self._emit_health = emit_health
         self._orders = orders
         self._slots = slots
         self._fast = Schedule()
@@ -154,7 +165,7 @@ class Poller:
         self._in_fast = 0
         """Fast polls that hold a slot."""
         self._in_slow = 0
-        self._preparations: set[asyncio.Task[None]] = set()
+        self._aside: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
         self._closing = False
@@ -205,7 +216,7 @@ class Poller:
                     await asyncio.sleep(TICK_S)
         finally:
             self._closing = True
-            tasks = [*self._preparations, *(poll.task for poll in self._polls if poll.task is not None)]
+            tasks = [*self._aside, *(poll.task for poll in self._polls if poll.task is not None)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -281,8 +292,8 @@ class Poller:
             return
         followed.emit(row)
         self._plan_next(followed, due, silent)
-        if device is not None and not slow and loop.time() >= followed.prepare_at:
-            self._begin_preparation(followed, device)
+        if device is not None and not slow and loop.time() >= min(followed.prepare_at, followed.health_at):
+            self._look_aside(followed, device)
 
     def _fault_of(self, error: BaseException, poll: Poll, who: str) -> DeviceError | None:
         """Return what a failure says of the device, None where it says nothing of it."""
@@ -315,24 +326,36 @@ class Poller:
         else:
             self._fast.add(max(due + period_s, now), followed)
 
-    def _begin_preparation(self, followed: Followed, device: Device) -> None:
-        """Let a device that has `prepare` fetch ahead what its first order would have to fetch.
+    def _look_aside(self, followed: Followed, device: Device) -> None:
+        """Begin what a device has besides polls, if its time has come and nothing more urgent is under way.
 
-        Tokens that a device gives to many are worth it; a session that it gives to one at a time (LuxOS) is not held
-        ready, for that would lock everybody else out.
+        `prepare` fetches ahead what its first order would have to fetch: tokens that a device gives to many are worth
+        it; a session that it gives to one at a time (LuxOS) is not held ready, for that would lock everybody else out.
+        `health` is the slow tier.
         """
-        prepare = getattr(device, "prepare", None)
-        if prepare is None or len(self._preparations) >= PREPARE_SLOTS or (self._orders and self._orders.busy):
+        if len(self._aside) >= ASIDE_SLOTS or (self._orders is not None and self._orders.busy):
             return
         loop = asyncio.get_running_loop()
-        followed.prepare_at = loop.time() + PREPARE_EVERY_S
-        task = loop.create_task(_prepare(prepare), name=f"prepare {followed.target.load_id}")
-        self._preparations.add(task)
-        task.add_done_callback(self._preparations.discard)
+        now, call = loop.time(), None
+        if now >= followed.prepare_at:
+            followed.prepare_at = now + PREPARE_EVERY_S
+            call = getattr(device, "prepare", None)
+        elif now >= followed.health_at:
+            followed.health_at = now + HEALTH_EVERY_S
+            health = getattr(device, "health", None)
+            call = None if health is None else partial(self._ask_health, followed.target.load_id, health)
+        if call is None:
+            return
+        task = loop.create_task(_unhurried(call), name=f"aside {followed.target.load_id}")
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def _ask_health(self, load_id: str, health: Callable[[], Awaitable[Health]]) -> None:
+        self._emit_health((await health()).pack(load_id))
 
 
-async def _prepare(prepare: Callable[[], Awaitable[None]]) -> None:
-    """Prepare within a poll's time; a failure is told by the order that then finds nothing prepared."""
+async def _unhurried(call: Callable[[], Awaitable[None]]) -> None:
+    """Carry out a call within a poll's time; its failure is no news: polls and orders tell what is wrong."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(POLL_DEADLINE_S):
-            await prepare()
+            await call()

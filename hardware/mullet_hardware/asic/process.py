@@ -41,10 +41,17 @@ class Watch:
 class WorkerProcess:
     """One worker; its calls fail while it is away, its watches resume once it is back."""
 
-    def __init__(self, index: int, opening: Callable[[], Frame], found: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        index: int,
+        opening: Callable[[], Frame],
+        found: Callable[[str, dict[str, Any]], None],
+        health: Callable[[list[Any]], None] = lambda row: None,
+    ) -> None:
         self._index = index
         self._opening = opening
         self._found = found
+        self._health = health
         self._ids = itertools.count(1)
         self._ready = asyncio.Event()
         self._heard = False
@@ -212,6 +219,8 @@ class WorkerProcess:
             self._ready.set()
             for number, watch in self._watches.items():
                 self._send_watch(number, watch)
+        elif kind == "health":
+            self._health(frame["row"])
         elif kind == "found":
             self._found(frame["address"], frame["entry"])
         elif kind == "log":

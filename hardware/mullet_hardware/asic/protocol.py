@@ -2,7 +2,8 @@
 
 From the driver: `open` (banks, known miners), `call` (id, op, target, deadline_s, order), `cancel` (id),
 `watch` (id, targets, period_s), `unwatch` (id). From the worker: `ready`, `beat`, `result` (id, value),
-`error` (id, kind, message), `readings` (id, rows), `found` (address, entry), `log` (level, name, message).
+`error` (id, kind, message), `readings` (id, rows), `health` (row), `found` (address, entry), `log` (level, name,
+message).
 """
 
 from __future__ import annotations
@@ -83,6 +84,45 @@ class Reading:
         state = None if self.state is None else self.state.value
         powers = [self.watts, self.limit_watts]
         return [load_id, answered, *powers, state, self.th_per_s, self.celsius, self.identity, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is asked of a miner every few minutes only; None is unknown."""
+
+    boards: int | None = None
+    """Hash boards at work."""
+    celsius: float | None = None
+    """Of the hottest chip."""
+    fan_rpm: float | None = None
+    """Of the slowest fan."""
+    errors: tuple[str, ...] | None = None
+    """Codes of errors that the miner reports now."""
+
+    def pack(self, load_id: str) -> list[Any]:
+        """Return the health as a row."""
+        errors = None if self.errors is None else list(self.errors)
+        return [load_id, self.boards, self.celsius, self.fan_rpm, errors]
+
+    @classmethod
+    def unpack(cls, row: list[Any]) -> tuple[str, Health]:
+        """Return the load and the health that `pack` made."""
+        load_id, boards, celsius, fan_rpm, errors = row
+        return load_id, cls(boards, celsius, fan_rpm, None if errors is None else tuple(errors))
+
+    def worse_than(self, before: Health | None) -> list[str]:
+        """Return in words what has become worse; of a miner seen for the first time, what it reports as errors."""
+        said = []
+        known = set() if before is None or before.errors is None else set(before.errors)
+        new = [code for code in self.errors or () if code not in known]
+        if new:
+            said.append(f"reports error {', '.join(new)}")
+        had = None if before is None else before.boards
+        if had is not None and self.boards is not None and self.boards < had:
+            said.append(f"{self.boards} of {had} boards are left")
+        if self.fan_rpm == 0.0 and self.boards and before is not None and before.fan_rpm:
+            said.append("a fan stands still")
+        return said
 
 
 def fault_row(load_id: str, answered: float, fault: str) -> list[Any]:

@@ -30,18 +30,20 @@ from mullet_hardware.asic.device import (
     first_of,
     message_of,
     number,
+    refuse_error,
     require_write_access,
     short,
     text_of,
 )
 from mullet_hardware.asic.evidence import FIRST_V3
 from mullet_hardware.asic.firmware.rules import state_by_switch
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 
 OK = 131
 TOKEN_PROBLEMS = frozenset({23, 135, 137})
 """Invalid JSON after decryption, token error, base64 error: a stale token or a wrong password."""
+MOST_RPM = 30_000.0
 FRESH_TOKEN_S = 900.0
 """Half of a token's life: one that is younger is good for the next order whenever that comes."""
 
@@ -186,6 +188,41 @@ class WhatsminerV2:
         self._rpc.token = None
         await self._rpc.get_token()
         self._prepared_at = self._now()
+
+    async def health(self) -> Health:
+        """Return boards, hottest chip, slowest fan and error codes; of a miner that is off it tells little."""
+        await self.pin.ensure(self._who)
+        who = f"{self._access.host} (devs)"
+        devs = await self._rpc.send_command("devs")
+        refuse_error(devs, who)
+        boards = devs.get("DEVS")
+        if not isinstance(boards, list) or not all(isinstance(board, dict) for board in boards):
+            raise DeviceGarbled(f"{who} answered without boards")
+        temperatures = [t for board in boards for t in (celsius_of(board, "Chip Temp Max"),) if t is not None]
+        fans = [
+            rpm
+            for board in boards
+            for name in ("Fan Speed In", "Fan Speed Out")
+            if (rpm := number(board, name, 1.0, MOST_RPM, who)) is not None
+        ]
+        return Health(
+            boards=sum(text_of(board, "Status") == "Alive" for board in boards),
+            celsius=max(temperatures, default=None),
+            fan_rpm=min(fans, default=None),
+            errors=await self._errors(),
+        )
+
+    async def _errors(self) -> tuple[str, ...] | None:
+        who = f"{self._access.host} (get_error_code)"
+        try:
+            codes = message_of(await self._rpc.send_command("get_error_code"), who).get("error_code")
+        except DeviceRefused:
+            # Firmware of old does not know the command.
+            return None
+        if not isinstance(codes, list):
+            raise DeviceGarbled(f"{who} answered without a list of codes")
+        # Each entry is an object whose key is the code and whose value is when it began.
+        return tuple(str(code)[:20] for entry in codes for code in (entry if isinstance(entry, dict) else (entry,)))
 
     async def _command(self, order: Order) -> tuple[str, dict[str, Any]]:
         if order.verb is Verb.SLEEP:

@@ -15,7 +15,7 @@ from mullet.ports import DeviceGarbled
 from mullet_hardware.asic import poller as poller_module
 from mullet_hardware.asic.driver import worker_count
 from mullet_hardware.asic.poller import Lane, Poller
-from mullet_hardware.asic.protocol import Reading, Target
+from mullet_hardware.asic.protocol import Health, Reading, Target
 
 
 class FakeFleet:
@@ -182,6 +182,43 @@ async def test_a_device_is_prepared_once_and_not_at_every_poll() -> None:
     async with polling(fleet, 3, 0.1, slots=8) as rows:
         await until(lambda: len(rows) == 3 and all(len(found) >= 3 for found in rows.values()))
     assert sorted(fleet.prepared) == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+
+
+async def test_the_slow_tier_is_asked_once_and_apart_from_polls() -> None:
+    class Ailing(FakeFleet):
+        async def device(self, target: Target) -> Any:
+            device = await super().device(target)
+
+            async def health() -> Health:
+                if target.load_id == "m-2":
+                    raise DeviceGarbled("no JSON")
+                return Health(boards=2, errors=("110",))
+
+            device.health = health
+            return device
+
+    rows, told = dict[str, list[Any]](), list[list[Any]]()
+    poller = Poller(cast(Any, Ailing()), emit_health=told.append)
+    poller.watch(1, targets(3), 0.1, into(rows))
+    async with running(poller):
+        await until(lambda: all(len(rows.get(f"m-{k}", [])) >= 5 for k in (1, 2, 3)))
+    assert sorted(Health.unpack(row)[0] for row in told) == ["m-1", "m-3"]
+    assert Health.unpack(told[0])[1] == Health(boards=2, errors=("110",))
+    assert all(row[-1] is None for row in rows["m-2"]), "what fails aside is no fault of the reading"
+
+
+def test_health_tells_what_became_worse_and_only_that() -> None:
+    well = Health(boards=3, fan_rpm=5400.0, errors=())
+    assert well.worse_than(None) == []
+    assert well.worse_than(well) == []
+    assert Health(boards=2, fan_rpm=0.0, errors=("110",)).worse_than(well) == [
+        "reports error 110",
+        "2 of 3 boards are left",
+        "a fan stands still",
+    ]
+    assert Health(errors=("110", "218")).worse_than(Health(errors=("110",))) == ["reports error 218"]
+    assert Health(boards=0, fan_rpm=0.0).worse_than(Health(boards=0, fan_rpm=0.0)) == [], "it is off"
+    assert well.worse_than(Health(boards=2, errors=("110",))) == [], "it has recovered"
 
 
 async def test_a_swallowed_cancellation_is_told_again_and_still_no_answer() -> None:

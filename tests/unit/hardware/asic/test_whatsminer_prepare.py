@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from replay_kit import captured, replaying
 
 from mullet.domain.command import Verb
 from mullet_hardware.asic.device import Access, Order
+from mullet_hardware.asic.protocol import Health
 
 # Importing pyasic warns of its own dependencies, and changes the root logger.
 _root = logging.getLogger()
@@ -69,6 +71,17 @@ async def test_nothing_is_fetched_for_a_miner_that_may_not_be_written_to(monkeyp
     wire = Wire(monkeypatch)
     await wire.device(replace(ACCESS, barred="no password")).prepare()
     assert wire.asked == []
+
+
+async def test_captured_boards_and_errors_are_its_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = "asic-rs/whatsminer/v2"
+    devs, well, ill = captured(
+        *(f"{folder}/{name}.json" for name in ("devs", "get_error_code", "get_error_code_with_errors"))
+    )
+    for errors, codes in ((well, ()), (ill, ("218", "110"))):
+        async with replaying(rpc={"devs": devs, "get_error_code": errors}) as replay:
+            health = await WhatsminerV2(replay.access, None, 3276.0, lambda: 0.0).health()
+        assert health == Health(boards=3, celsius=81.0, fan_rpm=5280.0, errors=codes)
 
 
 def test_a_request_is_made_once() -> None:
