@@ -52,7 +52,7 @@ class _Size:
 _FULL = _Size()
 _QUICK = _Size(
     miners=600, processes=2, period_s=1.0, seconds=2.0, faulty_s=3.0, soak_s=0.0, sample=3, requests=600,
-    one_firmware=200, shed_miners=72, shed_settle_s=2.0, shed_s=9.0, identified=44, identified_by_pyasic=0,
+    one_firmware=200, shed_miners=72, shed_settle_s=2.0, shed_s=8.0, identified=36, identified_by_pyasic=0,
 )  # fmt: skip
 
 
