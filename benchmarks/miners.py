@@ -6,11 +6,11 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.farms import Farms, farms, models_of, web_port
+from benchmarks.farms import Farms, farms, models_of, set_faults, spread_faults, web_port
 from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.options import Options
 from benchmarks.workers.process import PeerMissing, WorkerError, run_worker
@@ -31,6 +31,8 @@ _SILENT_AFTER_S = 15.0
 class _Size:
     """How large everything is."""
 
+    full: bool = True
+    """Whether the targets hold."""
     miners: int = 10_000
     processes: int = 4
     period_s: float = 9.0
@@ -51,7 +53,7 @@ class _Size:
 
 _FULL = _Size()
 _QUICK = _Size(
-    miners=600, processes=2, period_s=1.0, seconds=2.0, faulty_s=3.0, soak_s=0.0, sample=3, requests=600,
+    full=False, miners=600, processes=2, period_s=1.0, seconds=2.0, faulty_s=3.0, soak_s=0.0, sample=3, requests=600,
     one_firmware=200, shed_miners=72, shed_settle_s=2.0, shed_s=8.0, identified=36, identified_by_pyasic=0,
 )  # fmt: skip
 
@@ -60,7 +62,7 @@ def measure(options: Options) -> list[Figure]:
     """Return all figures of the miners' driver; the targets are those of the full size."""
     size = _QUICK if options.quick else _FULL
     if options.soak_s is not None:
-        size = _Size(**{**{name: getattr(size, name) for name in _Size.__slots__}, "soak_s": options.soak_s})
+        size = replace(size, soak_s=options.soak_s)
     models = models_of(_driven())
     found: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="mullet-miners-") as name:
@@ -100,7 +102,7 @@ def _polling(size: _Size, models: Mapping[str, str], folder: Path) -> list[Figur
 
 
 def _steady(size: _Size, firmwares: int, got: dict[str, Any]) -> list[Figure]:
-    full, calm = size is not _QUICK, got["healthy"]
+    full, calm = size.full, got["healthy"]
     name = f"{size.miners:,} miners of {firmwares} firmwares"
     rate = f"{calm['per_s']:.0f} polls/s by {got['workers']} workers; mean {calm['gap_mean_s']:.2f} s"
     within = at_most(10.0) if full else None
@@ -157,7 +159,7 @@ def _against_pyasic(size: _Size, got: dict[str, Any], peer: dict[str, Any]) -> l
     figures = [
         Figure("CPU per miner and cycle, all firmwares", ours_s * 1e3, "ms", None, words, theirs_s / ours_s),
         Figure("stock pyasic get_data(), times more CPU", theirs_s / ours_s, "x",
-               at_least(8.0) if size is not _QUICK else None),
+               at_least(8.0) if size.full else None),
     ]  # fmt: skip
     for name, item in peer["firmwares"].items():
         value = item["cpu_s"] * 1e3 if "cpu_s" in item else None
@@ -171,7 +173,7 @@ def _against_pyasic(size: _Size, got: dict[str, Any], peer: dict[str, Any]) -> l
 def _per_poll(size: _Size, models: Mapping[str, str], folder: Path) -> list[Figure]:
     found: list[Figure] = []
     # One shows that it works; the other costs the same time again.
-    for firmware in _PER_POLL if size is not _QUICK else _PER_POLL[:1]:
+    for firmware in _PER_POLL if size.full else _PER_POLL[:1]:
         if firmware not in models:
             found.append(Figure(f"CPU per poll, {firmware}", None, "ms", at_most(3.0), "the driver has no such class"))
             continue
@@ -220,7 +222,7 @@ def _shedding(size: _Size, models: Mapping[str, str], folder: Path) -> list[Figu
     }  # fmt: skip
     got = run_worker("miner_shed", asked, _LIMIT_S)
     found = [*_proven(size, got), *_by_firmware(got)]
-    return found if size is _QUICK else found + _stopped_by_pyasic(size, controlled, got, folder)
+    return found if not size.full else found + _stopped_by_pyasic(size, controlled, got, folder)
 
 
 def _sheds(firmware: str) -> bool:
@@ -229,7 +231,7 @@ def _sheds(firmware: str) -> bool:
 
 
 def _proven(size: _Size, got: dict[str, Any]) -> list[Figure]:
-    full = size is not _QUICK
+    full = size.full
     verified = got["verified"]
     fast = [tuple(item) for name in got["fast"] for item in verified.get(name, [])]
     slow = [tuple(item) for name in verified if name not in got["fast"] for item in verified[name]]
@@ -294,8 +296,7 @@ def _stopped_by_pyasic(size: _Size, models: Mapping[str, str], got: dict[str, An
     with farms(list(models.values()), size.shed_miners, 1, folder, latency_ms=150.0) as fleet:
         _make_sick(fleet, size.shed_faults)
         asked = {"fleet": fleet.write(folder / "stop.json"), "what": "stop", "watts": got["asked_w"], "order": order}
-        peer = run_worker("pyasic_peer", {**asked, "settle_s": _SILENT_AFTER_S},
-                          _LIMIT_S)  # fmt: skip
+        peer = run_worker("pyasic_peer", {**asked, "settle_s": _SILENT_AFTER_S}, _LIMIT_S)
     return [
         Figure("stock pyasic stop_mining(): until the last call returned", peer["seconds"], "s", None,
                f"{peer['asked']} miners, {peer['cpu_s']:.1f} s CPU, nothing verified"),
@@ -305,8 +306,6 @@ def _stopped_by_pyasic(size: _Size, models: Mapping[str, str], got: dict[str, An
 
 
 def _make_sick(fleet: Farms, faults: Mapping[str, float]) -> None:
-    from benchmarks.farms import set_faults, spread_faults
-
     loads = [load for bank in fleet.banks for load in bank.loads]
     set_faults(fleet.banks, spread_faults(loads, dict(faults)))
 
@@ -315,7 +314,7 @@ def _make_sick(fleet: Farms, faults: Mapping[str, float]) -> None:
 
 
 def _identification(size: _Size, models: Mapping[str, str], folder: Path) -> list[Figure]:
-    full = size is not _QUICK
+    full = size.full
     with farms(list(models.values()), size.identified, 1, folder, latency_ms=100.0) as fleet:
         got = run_worker("miner_identify", {"fleet": fleet.write(folder / "id.json")}, _LIMIT_S)
         peer = None
