@@ -418,6 +418,9 @@ async def test_credentials_are_named_and_a_default_password_may_be_barred(facili
     async with opened(AsicDriver(context(options, {"antminer": "root"}))) as driver:
         assert len(driver.worker_pids) == 2
         assert (await driver.apply(named, command(named, Verb.SLEEP), DEADLINE_S)).acked
+        assert driver.barred(named) is None
+        assert driver.barred(absent) == "credential 'nowhere' is not provided"
+        assert "accept_default_password" in str(driver.barred(barred))
         for load in (barred, absent):
             assert (await driver.read(load, DEADLINE_S)).state is LoadState.ACTIVE
             with pytest.raises(CredentialsRejected):
