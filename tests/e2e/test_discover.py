@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -272,3 +273,30 @@ async def test_a_miner_that_is_not_what_was_remembered_is_identified_anew(site: 
         assert (await driver.identify(load, 10.0)).model == "Antminer S19"
         assert driver.capability(load).steering is FIRMWARES["antminer_modern"].capability.steering
     assert json.loads(cache.read_text())[host]["class"] == "antminer_modern"
+
+
+async def test_what_only_pyasic_knows_is_found_by_it_and_watched(free_subnet: int) -> None:
+    host = f"127.{free_subnet}.9.9"
+    told = {"BMMiner": "1.0.0", "API": "3.1", "Type": "Antminer S19jPro Hiveon"}
+    answers = {"version": {"STATUS": [{"STATUS": "S", "Code": 22, "Msg": "versions"}], "VERSION": [told], "id": 1}}
+    refused = {"STATUS": [{"STATUS": "E", "Code": 14, "Msg": "Invalid command"}], "id": 1}
+    asked: set[str] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            said = await reader.read(4096)
+            if said:
+                command = str(json.loads(said)["command"])
+                asked.add(command)
+                writer.write(json.dumps(answers.get(command, refused)).encode() + b"\0")
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, host, 4028):
+        sighting = (await search([host]))[host]
+    assert (sighting.outcome, sighting.options, sighting.model) == (
+        Outcome.FOUND, {"class": "monitor"}, "ANTMINER S19JPRO",
+    )  # fmt: skip
+    assert sighting.reason
+    writing = {"addpool", "enablepool", "switchpool", "restart", "quit", "save", "setconfig", "ascset"}
+    assert not any(part in writing for command in asked for part in command.split("+")), "pyasic only reads"

@@ -158,8 +158,13 @@ class Search:
 
     async def _watched(self, host: str) -> Sighting:
         access = Access(host, self._settings.ports.rpc, self._settings.ports.web, "", "", "a search only reads")
-        miner, _ = await self._foreigners.find(access, None, self._now)
-        return await self._read(miner, self._named(host, await miner.identify()), 1.0)
+        miner, (_, model, _) = await self._foreigners.find(access, None, self._now)
+        try:
+            found = await within(READ_S, host, miner.identify())
+        except DeviceError as error:
+            found = Found(MONITOR, (), "", str(model), "")
+            return replace(self._named(host, found), reason=f"its model is known, but it was not read: {error}")
+        return await self._read(miner, self._named(host, found), 1.0)
 
     def _named(self, host: str, found: Found) -> Sighting:
         firmware = FIRMWARES[found.firmware_class]
