@@ -56,6 +56,11 @@ def test_devices_of_one_model_firmware_and_access_make_a_bank() -> None:
     assert banks[2].firmwares == ("20230216", "20230803")
 
 
+def test_devices_that_are_reached_in_different_ways_stand_apart() -> None:
+    moved = at(ANTMINER, 9, 1, options={"class": "antminer_modern", "web_port": 80})
+    assert [bank.options["web_port"] for bank in banks_of([*at(ANTMINER, 1, 2), *moved])] == [80, 8080]
+
+
 def test_what_devices_report_comes_before_estimates_and_says_so() -> None:
     bank = only([*at(WHATSMINER, 1, 2), *at(WHATSMINER, 3, 1, state=LoadState.ASLEEP, watts=14.2, th_per_s=0.0)])
     assert bank.full_watts is not None
