@@ -2,7 +2,7 @@
 
 Measured on a facility of 200 groups over 88 steps (80,000 variables, one core): the dual simplex after presolve is the
 fastest cold start (0.55 s; primal simplex 4 s). Five minutes on, where a demand-response event comes near, the dual
-simplex takes up to 4,200 iterations from the basis left in place and 3,300 from the basis carried along the timeline, the
+simplex takes up to 4,200 iterations from the basis left in place and 3,300 from the one carried along the timeline, the
 primal simplex from there 3,000, each of some 0.15 ms. Presolve costs a warm start 0.2 s more than it removes.
 """
 
