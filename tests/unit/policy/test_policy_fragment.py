@@ -58,7 +58,11 @@ def test_devices_of_one_model_firmware_and_access_make_a_bank() -> None:
 
 def test_devices_that_are_reached_in_different_ways_stand_apart() -> None:
     moved = at(ANTMINER, 9, 1, options={"class": "antminer_modern", "web_port": 80})
-    assert [bank.options["web_port"] for bank in banks_of([*at(ANTMINER, 1, 2), *moved])] == [80, 8080]
+    banks = banks_of([*at(ANTMINER, 1, 2), *moved])
+    assert {(bank.options["web_port"], bank.addresses) for bank in banks} == {
+        (8080, ("10.0.2.1-2",)),
+        (80, ("10.0.2.9",)),
+    }
 
 
 def test_what_devices_report_comes_before_estimates_and_says_so() -> None:
