@@ -36,10 +36,16 @@ def improve(problem: Problem, schedule: Schedule, tries: int) -> Schedule:
                 if not worth_it and not broken:
                     continue
                 now = set(violations(problem, changed))
-                if len(now) < len(broken) or (worth_it and now <= broken):
+                mended = _places(now) < _places(broken)
+                if mended or (worth_it and now <= broken):
                     schedule, earned, broken, better = changed, earned + gain, now, True
                     break
     return schedule
+
+
+def _places(broken: set[str]) -> set[str]:
+    """Return what is broken and where, without by how much: one limit broken does not pay for two promises kept."""
+    return {words.rpartition(" by ")[0] for words in broken}
 
 
 def _moves(counts: Ints, most: int) -> Iterator[Ints]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from commitment_kit import random_problem, relax
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -32,6 +32,7 @@ def test_a_rounded_schedule_breaks_nothing_and_earns_no_more_than_the_bound(seed
 
 
 @settings(max_examples=12, deadline=None)
+@example(100_000)  # one load, whose circuit could be broken to mend three promises
 @given(st.integers(0, 1_000_000))
 def test_what_has_no_price_holds_where_only_promises_may_be_missed(seed: int) -> None:
     """Whole loads cannot always keep an award or a budget exactly; circuits and minimum times are kept regardless."""
