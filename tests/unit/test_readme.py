@@ -14,7 +14,15 @@ from mullet.policy import load_policy
 from mullet.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", "SCOPE.md", "docs/design.md", "docs/policy.md", "docs/wire.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SCOPE.md",
+    "docs/design.md",
+    "docs/policy.md",
+    "docs/wire.md",
+    "docs/discovery.md",
+]
 
 
 def read(name: str) -> str:
@@ -46,7 +54,9 @@ def test_every_local_link_leads_somewhere(page: str) -> None:
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("command", ["check", "run", "status", "journal", "why", "shed", "hold", "release", "mode"])
+@pytest.mark.parametrize(
+    "command", ["check", "run", "discover", "status", "journal", "why", "shed", "hold", "release", "mode"]
+)
 def test_commands_named_in_the_readme_exist(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"])
 
