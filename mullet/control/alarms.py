@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from mullet.control.cooling import cooling_alarms
 from mullet.control.decide import Decision
 from mullet.domain.facility import Facility, Mode
 from mullet.domain.telemetry import Quality
@@ -39,6 +40,7 @@ def standing_alarms(
         if meter_id is not None:
             found[f"unexplained/{circuit_id}"] = _unexplained_words(facility, decision, circuit_id)
             found[f"meter/{meter_id}"] = _meter_words(meter_id, decision)
+    found.update(cooling_alarms(facility, decision.snapshot))
     unread = sorted(load_id for load_id, reading in decision.snapshot.telemetry.items() if reading.fault is not None)
     found["loads/unread"] = count_loads(unread, "cannot be read; counted at worst draw")
     failing = sorted(load_id for load_id, entry in decision.ledger.entries.items() if entry.failures > 0)

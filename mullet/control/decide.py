@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mullet.control.cooling import stop_without_flow
 from mullet.control.counting import most_by_load
 from mullet.control.reconcile import Dispatch, reconcile
 from mullet.control.relieve import relieve
@@ -55,6 +56,7 @@ def decide(facility: Facility, snapshot: Snapshot, plan: Plan | None, advise: bo
     desired = relieve(facility, known, accounts, allocate(facility, known, accounts, plan, advise))
     if not known.records_ok:
         desired = _at_fail_safe(facility, desired)
+    desired = stop_without_flow(facility, known, desired)
     back = returned(facility, known)
     desired = tell(facility, back, desired)
     if snapshot.first_reading_done:

@@ -12,6 +12,8 @@ from mullet.domain.units import format_watts
 from mullet.ports import FeedError, Quarantined
 from mullet.programs.prices import quarantine
 
+LEAST_SENSED, MOST_SENSED = -60.0, 1e6
+"""No temperature of air or coolant and no flow is outside."""
 UNIT_JUMP = 100.0
 """A ceiling so many times above its circuit's rating is in another unit: believed, it would hide the true one."""
 
@@ -46,6 +48,10 @@ class Intake:
             if not 0.0 < value < 10_000.0:
                 raise Quarantined(f"quarantined: hashprice {value} is outside 0..10,000 per PH and day")
             self._observatory.saw_hashprice(value, at)
+        elif part.kind is FeedKind.SENSOR and isinstance(value, float):
+            if not LEAST_SENSED <= value <= MOST_SENSED:
+                raise Quarantined(f"quarantined: {part.name} {value:g} is outside {LEAST_SENSED:g}..{MOST_SENSED:g}")
+            self._observatory.saw_sensor(part.service or part.name, value, at)
         elif part.kind is FeedKind.LIMITS and isinstance(value, tuple):
             self._observatory.saw_limits(self._known_limits(part.name, value), at)
         elif part.kind is FeedKind.DEMAND and isinstance(value, ServiceDemand):

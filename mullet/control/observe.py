@@ -49,6 +49,7 @@ class Observatory:
         self._quiet_since: dict[str, float] = {}
         self._prices: Reading[PriceCurve] | None = None
         self._hashprice: Reading[float] | None = None
+        self._sensors: dict[str, Reading[float]] = {}
         self._demand: dict[str, ServiceDemand] = {}
         self._needs: dict[str, float] = {}
         self._limits: tuple[Curtailment, ...] = ()
@@ -148,6 +149,10 @@ class Observatory:
         """Take in a hashprice per PH and day."""
         self._hashprice = Reading(hashprice, at)
 
+    def saw_sensor(self, name: str, value: float, at: float) -> None:
+        """Take in what a temperature (degC) or flow (L/min) sensor shows."""
+        self._sensors[name] = Reading(value, at)
+
     def saw_demand(self, demand: ServiceDemand) -> None:
         """Take in the demand on a service."""
         self._demand[demand.service] = demand
@@ -197,6 +202,7 @@ class Observatory:
             prices=self._prices,
             hashprice=self._hashprice,
             demand=dict(self._demand),
+            sensors=dict(self._sensors),
             needs=dict(self._needs),
             curtailments=(*self._limits, *orders),
             holds=holds,

@@ -20,6 +20,7 @@ class FeedKind(StrEnum):
     LIMITS = "limits"
     HASHPRICE = "hashprice"
     DEMAND = "demand"
+    SENSOR = "sensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class FeedPart:
     """Without a good value for this long, an alarm says so and the safety table's action is due."""
     deadline_s: float = 2.0
     service: str | None = None
+    """Of a demand feed: the service. Of a sensor: which one."""
 
 
 @dataclass(frozen=True)

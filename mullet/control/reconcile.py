@@ -16,6 +16,7 @@ from mullet.domain.snapshot import HoldKind, Snapshot
 from mullet.domain.telemetry import LoadState, Telemetry
 from mullet.planning.accounting import CircuitAccount
 from mullet.planning.stance import running_point
+from mullet.planning.thermal import why_not_wake
 
 LIMIT_DEADBAND_WATTS = 15.0
 """A device limit this close to the wanted one is left alone: demand is not known to a watt."""
@@ -229,6 +230,9 @@ def _why_not_rise(facility: Facility, snapshot: Snapshot, step: _Step) -> str | 
         return None
     if step.moves:
         return _why_not_move(snapshot, step)
+    shut = why_not_wake(facility, snapshot, step.load)
+    if shut is not None:
+        return f"no wake: {shut}"
     since_s = _since(snapshot, step.entry.turned_at)
     least_s = max(facility.pacing.min_off_s, step.load.capability.min_dwell_s)
     if since_s is not None and since_s < least_s:

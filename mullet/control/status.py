@@ -12,6 +12,7 @@ from mullet.control.verify import observed_draw
 from mullet.domain.facility import Facility
 from mullet.domain.load import LoadKind
 from mullet.domain.telemetry import Quality
+from mullet.planning.thermal import why_not_wake
 
 
 def power_by_kind(facility: Facility, decision: Decision) -> dict[str, float]:
@@ -185,7 +186,9 @@ def explain(facility: Facility, decision: Decision, target: str) -> dict[str, An
         "cause": setpoint.cause.value if setpoint is not None else None,
         "rule": setpoint.rule
         if setpoint is not None
-        else _why_not_commanded(snapshot.at, hold is not None, entry.blocked_until),
+        else _why_not_commanded(
+            snapshot.at, hold is not None, entry.blocked_until, why_not_wake(facility, snapshot, load)
+        ),
         "binding": setpoint.binding if setpoint is not None else None,
         "group": group_reasons(facility, decision, target),
         "hold": None if hold is None else {"kind": hold.kind.value, "owner": hold.owner, "reason": hold.reason},
@@ -205,7 +208,9 @@ def explain(facility: Facility, decision: Decision, target: str) -> dict[str, An
     }
 
 
-def _why_not_commanded(at: float, held: bool, blocked_until: float) -> str:
+def _why_not_commanded(at: float, held: bool, blocked_until: float, shut: str | None) -> str:
+    if shut is not None:
+        return f"sleeps and may not be woken: {shut}"
     if held:
         return "held by an operator: not commanded"
     if blocked_until > at:

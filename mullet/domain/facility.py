@@ -48,6 +48,23 @@ class Circuit:
     """Limit kept to once the meter has been silent for the failsafe age; None keeps the usable limit."""
 
 
+@dataclass(frozen=True, slots=True)
+class ThermalGate:
+    """Between which values of a sensor the miners of one kind of cooling may be woken."""
+
+    sensor: str
+    """ambient, coolant or flow: the feed that tells."""
+    cooling: str
+    """Loads of this kind of cooling: air or liquid."""
+    unit: str
+    least: float | None
+    most: float | None
+    max_age_s: float
+    """A reading older than this opens nothing."""
+    stops: bool = False
+    """Loads that run are stopped outside of the range too: without flow they overheat within seconds."""
+
+
 STEP_PERIOD_S = 3_600.0
 
 
@@ -187,6 +204,7 @@ class Facility:
     grid_steps: tuple[tuple[float, int], ...] = ((300.0, 12), (900.0, 12), (3_600.0, 20))
     """Planning grid as (length in seconds, count) pairs, near to far."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    gates: tuple[ThermalGate, ...] = ()
 
     @cached_property
     def circuit_by_id(self) -> dict[str, Circuit]:

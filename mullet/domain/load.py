@@ -77,6 +77,7 @@ class OperatingPoint:
 
 
 OFF = "off"
+AIR, LIQUID = "air", "liquid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ class Load:
     """MAC, serial or UUID that the device must answer with; None while not pinned."""
     agent: str | None = None
     """The edge agent that holds the load's lease and passes its commands on; None if driven directly."""
+    cooling: str = AIR
+    """How its heat leaves: which thermal gates it stands behind."""
     min_watts: float = 0.0
     """Signed lower end of the load's range (below zero for what can feed in)."""
 

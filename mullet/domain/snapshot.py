@@ -65,6 +65,8 @@ class Snapshot:
     hashprice: Reading[float] | None = None
     demand: Mapping[str, ServiceDemand] = field(default_factory=dict)
     """The last good reading per service, with its own `at`."""
+    sensors: Mapping[str, Reading[float]] = field(default_factory=dict)
+    """Temperatures in degC and flows in L/min, by the sensor's name."""
     needs: Mapping[str, float] = field(default_factory=dict)
     """GPU watts that each service needs now, after hold-up (see `programs.demand`)."""
     curtailments: tuple[Curtailment, ...] = ()

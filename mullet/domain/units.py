@@ -25,6 +25,7 @@ class Dimension(StrEnum):
     HASHPRICE = "hashprice"
     TOKEN_PRICE = "token price"
     TEMPERATURE = "temperature"
+    FLOW = "flow"
     RAMP = "ramp"
     MONEY = "money"
 
@@ -36,6 +37,7 @@ _FACTORS: dict[Dimension, dict[str, float]] = {
     Dimension.HASHRATE: {"GH/s": 1e-3, "TH/s": 1.0, "PH/s": 1e3, "EH/s": 1e6},
     Dimension.TOKEN_RATE: {"tokens/s": 1.0},
     Dimension.TEMPERATURE: {"degC": 1.0, "°C": 1.0},
+    Dimension.FLOW: {"L/min": 1.0, "L/s": 60.0, "m3/h": 1000.0 / 60.0},
     Dimension.RAMP: {"%/min": 0.01 / 60.0, "%/s": 0.01},
 }
 

@@ -86,6 +86,11 @@ class Standing:
         self._targets = frozenset(hold.target for hold in snapshot.holds)
         self._most = _counted(facility, snapshot, silent_after_s, advise)
 
+    @property
+    def facility(self) -> Facility:
+        """The facility that is counted."""
+        return self._facility
+
     def reading(self, load: Load) -> Telemetry | None:
         """Return the load's reading if it is good and young enough to rely on."""
         reading = self._snapshot.telemetry.get(load.id)

@@ -17,6 +17,7 @@ from mullet.planning.accounting import CircuitAccount, Standing, silent_after_s
 from mullet.planning.capacity import Capacity
 from mullet.planning.index import FacilityIndex, GroupIndex, index_of
 from mullet.planning.stance import came_back
+from mullet.planning.thermal import waits
 
 _READING_FACTOR = 1.02
 """A reading this far below a point still counts as at it."""
@@ -37,7 +38,7 @@ class Members:
 def sort_members(index: FacilityIndex, snapshot: Snapshot, standing: Standing) -> list[Members]:
     """Return each group's loads, those that may be moved apart from those that may not."""
     members = []
-    entries = snapshot.ledger.entries
+    entries, facility = snapshot.ledger.entries, standing.facility
     for item in index.groups:
         here = Members(item)
         capability = item.loads[0].capability
@@ -48,7 +49,8 @@ def sort_members(index: FacilityIndex, snapshot: Snapshot, standing: Standing) -
             reading = standing.reading(load)
             entry = entries.get(load.id)
             blocked = entry is not None and entry.blocked_until > snapshot.at
-            if steerable and not blocked and reading is not None and not standing.held(load):
+            ready = reading is not None and not (facility.gates and waits(facility, snapshot, load))
+            if steerable and not blocked and ready and not standing.held(load):
                 here.movable.append(load)
                 continue
             here.fixed_watts += standing.most_watts(load)

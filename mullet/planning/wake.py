@@ -15,6 +15,7 @@ from mullet.planning.index import GroupIndex, index_of
 from mullet.planning.merit import break_even_per_mwh, market_now
 from mullet.planning.positions import cycles_within_day, hull_level
 from mullet.planning.queues import Queue, make_queues, rank, roster_of
+from mullet.planning.thermal import why_not_wake
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def _wakes(item: GroupIndex) -> bool:
 def _may_wake(facility: Facility, snapshot: Snapshot, standing: Standing, item: GroupIndex, load: Load) -> bool:
     reading = standing.reading(load)
     if reading is None or not standing.ours(load):
+        return False
+    if facility.gates and why_not_wake(facility, snapshot, load) is not None:
         return False
     entry = snapshot.ledger.entries.get(load.id)
     if hull_level(item, entry, reading) > 0:

@@ -18,10 +18,11 @@ from mullet.domain.facility import (
     SafeAction,
     SafetyRow,
     Service,
+    ThermalGate,
 )
-from mullet.domain.load import Capability, LeaseHolder, Load, LoadKind, OperatingPoint, Steering
+from mullet.domain.load import AIR, LIQUID, Capability, LeaseHolder, Load, LoadKind, OperatingPoint, Steering
 from mullet.policy.bank_checks import bank_load_ids, fail_safe_name
-from mullet.policy.checks import USABLE_FRACTION, Options, mqtt_authority, split_listen
+from mullet.policy.checks import SENSORS, USABLE_FRACTION, Options, mqtt_authority, split_listen
 from mullet.policy.plant import BankSection, CircuitSection, ServiceSection
 from mullet.policy.settings import FeedSection, PolicyModel
 from mullet.policy.wiring import (
@@ -74,6 +75,7 @@ def build_facility(model: PolicyModel, options: Options, known: KnownNames, poli
         policy_hash=policy_hash,
         grid_steps=tuple((step.every, step.count) for step in model.planning.steps),
         labels=dict(model.facility.labels),
+        gates=_gates(model),
     )
 
 
@@ -176,6 +178,7 @@ def _loads(bank: BankSection, capability: Capability) -> list[Load]:
             service=bank.service,
             identity=item.identity,
             agent=bank.agent,
+            cooling=bank.cooling,
         )
         for load_id, item in zip(bank_load_ids(bank), bank.addresses, strict=True)
     ]
@@ -234,16 +237,33 @@ def _safety(model: PolicyModel) -> tuple[SafetyRow, ...]:
 
 def _feeds(model: PolicyModel, options: Options, currency: str) -> dict[str, FeedSpec]:
     feeds: dict[str, FeedSpec] = {}
-    for name in ("price", "limits", "hashprice"):
+    for name in ("price", "limits", "hashprice", *SENSORS):
         feed: FeedSection | None = getattr(model.feeds, name)
         if feed is not None:
             values = options["feeds"][name]
-            feeds[name] = FeedSpec(name, feed.driver, values, feed.max_age, feed.poll, feed.currency or currency)
+            kind = f"sensor:{name}" if name in SENSORS else name
+            feeds[name] = FeedSpec(kind, feed.driver, values, feed.max_age, feed.poll, feed.currency or currency)
     for index, service in enumerate(model.services):
         metrics, values = service.metrics, options["services"][index]
         kind = f"demand:{service.id}"
         feeds[f"demand-{service.id}"] = FeedSpec(kind, metrics.driver, values, metrics.max_age, metrics.poll, currency)
     return feeds
+
+
+def _gates(model: PolicyModel) -> tuple[ThermalGate, ...]:
+    """Return what gates waking; a limit without its feed was refused before."""
+    thermal = model.thermal
+    if thermal is None:
+        return ()
+    gates = []
+    for sensor, unit in SENSORS.items():
+        least, most = getattr(thermal, f"{sensor}_min", None), getattr(thermal, f"{sensor}_max", None)
+        feed: FeedSection | None = getattr(model.feeds, sensor)
+        if feed is None or (least is None and most is None):
+            continue
+        cooling = AIR if sensor == "ambient" else LIQUID
+        gates.append(ThermalGate(sensor, cooling, unit, least, most, feed.max_age, stops=sensor == "flow"))
+    return tuple(gates)
 
 
 def _mqtt(model: PolicyModel) -> MqttSpec | None:

@@ -27,12 +27,15 @@ from mullet.policy.settings import (
     PacingSection,
     PlanningSection,
     SafetySection,
+    ThermalSection,
 )
 from mullet.policy.wiring import KnownNames
 
 Options = dict[str, dict[int | str, dict[str, Any]]]
 """Options of drivers, defaults filled in: by section, then by index in a list or name."""
 
+SENSORS = {"ambient": "degC", "coolant": "degC", "flow": "L/min"}
+"""Feeds that gate waking, and the unit in which each is read."""
 USABLE_FRACTION = 0.8
 """Share of a rating that may be used unless the policy says why more (80 % of a continuous rating, R3)."""
 
@@ -58,6 +61,7 @@ def check(draft: Draft, known: KnownNames) -> Options:
     for index, auxiliary in draft.items("auxiliaries", AuxiliarySection):
         draft.refer(("auxiliaries", index, "circuit"), "circuit", auxiliary.circuit, draft.ids("circuits"))
     options["feeds"] = _check_feeds(draft, known)
+    _check_thermal(draft)
     _check_settings(draft)
     _check_links(draft)
     return options
@@ -154,17 +158,31 @@ def _check_limit(draft: Draft, circuit: CircuitSection, path: Path) -> None:
         draft.report((*path, "failsafe_limit"), "needs a meter that can fall silent", "name the meter, or remove it")
 
 
+def _check_thermal(draft: Draft) -> None:
+    thermal, feeds = draft.section("thermal", ThermalSection), draft.section("feeds", FeedsSection)
+    if thermal is None or feeds is None:
+        return
+    for sensor in SENSORS:
+        least, most = getattr(thermal, f"{sensor}_min", None), getattr(thermal, f"{sensor}_max", None)
+        given = f"{sensor}_min" if least is not None else f"{sensor}_max"
+        if (least is not None or most is not None) and getattr(feeds, sensor) is None:
+            advice = f"add feeds.{sensor}, or remove the limit"
+            draft.report(("thermal", given), f"nothing tells it: there is no feed {sensor!r}", advice)
+        if least is not None and most is not None and least >= most:
+            draft.report(("thermal", f"{sensor}_max"), f"is not above {sensor}_min", "order them")
+
+
 def _check_feeds(draft: Draft, known: KnownNames) -> dict[int | str, dict[str, Any]]:
     options: dict[int | str, dict[str, Any]] = {}
     feeds = draft.section("feeds", FeedsSection)
     if feeds is None:
         return options
     rates = {rate.currency for rate in feeds.fx or ()}
-    for name in ("price", "limits", "hashprice"):
+    for name in ("price", "limits", "hashprice", *SENSORS):
         feed: FeedSection | None = getattr(feeds, name)
         if feed is None:
             continue
-        given = {"currency": feed.currency or draft.currency}
+        given = {"unit": SENSORS[name]} if name in SENSORS else {"currency": feed.currency or draft.currency}
         found = check_driver(draft, known.feeds, "feed", feed.driver, feed.options, ("feeds", name), given)
         options[name] = found or {}
         if feed.currency is not None and feed.currency != draft.currency and feed.currency not in rates:

@@ -139,6 +139,7 @@ class BankSection(Section):
     ramp_down: Seconds | None = Field(default=None, description="measured here; overrides the driver's figure")
     ramp_up: Seconds | None = None
     min_dwell: Seconds | None = None
+    cooling: Literal["air", "liquid"] = Field(default="air", description="which thermal gates its miners stand behind")
     learn: bool = Field(
         default=True, strict=True, description="miners: plan with what was measured here instead of the nameplate"
     )

@@ -41,6 +41,7 @@ _EXAMPLES = {
     Dimension.HASHPRICE: "50 {currency}/PH/d",
     Dimension.TOKEN_PRICE: "2 {currency}/Mtoken",
     Dimension.TEMPERATURE: "20 degC",
+    Dimension.FLOW: "40 L/min",
     Dimension.RAMP: "10 %/min",
     Dimension.MONEY: "100 {currency}",
 }
@@ -238,6 +239,7 @@ EnergyPrice = Annotated[float, Quantity(Dimension.ENERGY_PRICE)]
 PositiveEnergyPrice = Annotated[float, Quantity(Dimension.ENERGY_PRICE, above=0.0)]
 Hashprice = Annotated[float, Quantity(Dimension.HASHPRICE, above=0.0)]
 TokenPrice = Annotated[float, Quantity(Dimension.TOKEN_PRICE, low=0.0)]
+Flow = Annotated[float, Quantity(Dimension.FLOW, above=0.0)]
 Temperature = Annotated[float, Quantity(Dimension.TEMPERATURE)]
 PowerLimits = Annotated[tuple[float, float], PowerRange()]
 Addresses = Annotated[tuple[Address, ...], AddressList()]

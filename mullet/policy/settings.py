@@ -21,6 +21,7 @@ from mullet.policy.plant import (
 )
 from mullet.policy.quantities import (
     EnergyPrice,
+    Flow,
     Fraction,
     Hashprice,
     Id,
@@ -138,6 +139,9 @@ class FeedsSection(Section):
     price: FeedSection | None = None
     limits: FeedSection | None = None
     hashprice: FeedSection | None = None
+    ambient: FeedSection | None = Field(default=None, description="temperature of the air that miners draw in")
+    coolant: FeedSection | None = Field(default=None, description="temperature of the coolant")
+    flow: FeedSection | None = Field(default=None, description="flow of the coolant")
     fx: list[FxSection] | None = unenforced("exchange rates for feeds in another currency")
 
 
@@ -217,13 +221,14 @@ class ReserveSection(Section):
 
 
 class ThermalSection(Section):
-    """Gates on waking, from temperatures and flow."""
+    """Gates on waking: ambient for air-cooled miners, coolant and flow for liquid-cooled ones."""
 
     coolant_min: Temperature | None = None
     coolant_max: Temperature | None = None
     ambient_min: Temperature | None = None
     ambient_max: Temperature | None = None
-    heat_demand: str | None = Field(default=None, description="name of the feed that tells the heat taken")
+    flow_min: Flow | None = Field(default=None, description="liquid-cooled miners are stopped below it")
+    heat_demand: str | None = unenforced("name of the feed that tells the heat taken")
 
 
 class PolicyModel(Section):
@@ -250,7 +255,7 @@ class PolicyModel(Section):
     demand_charge: DemandChargeSection | None = unenforced("charges on the facility's own peak")
     openadr: OpenAdrSection | None = unenforced("demand response over OpenADR 3")
     reserves: list[ReserveSection] | None = unenforced("reserve products")
-    thermal: ThermalSection | None = unenforced("gates on waking")
+    thermal: ThermalSection | None = None
 
 
 def json_schema() -> dict[str, Any]:

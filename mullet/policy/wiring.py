@@ -40,7 +40,7 @@ class DeviceSpec:
 
 @dataclass(frozen=True, slots=True)
 class FeedSpec:
-    """A feed. `kind` is "price", "limits", "hashprice" or "demand:<service>"."""
+    """A feed. `kind` is "price", "limits", "hashprice", "demand:<service>" or "sensor:<name>"."""
 
     kind: str
     driver: str
@@ -114,7 +114,7 @@ class Wiring:
     meters: Mapping[str, DeviceSpec]
     switches: Mapping[str, DeviceSpec]
     feeds: Mapping[str, FeedSpec]
-    """By feed id: price, limits, hashprice, and demand-<service>."""
+    """By feed id: price, limits, hashprice, ambient, coolant, flow, and demand-<service>."""
     agents: Mapping[str, tuple[str, ...]]
     """Loads by the agent that holds their leases."""
     mqtt: MqttSpec | None

@@ -130,3 +130,16 @@ async def test_what_is_of_the_wrong_type_is_no_value(kind: FeedKind, value: Any)
     with pytest.raises(FeedError):
         await desk.take(kind, value)
     assert desk.look() == before
+
+
+async def test_sensors_are_kept_by_name_and_nonsense_opens_no_gate() -> None:
+    desk = Desk()
+    part = FeedPart("ambient", FeedKind.SENSOR, None, 2.0, 10.0, service="ambient")  # type: ignore[arg-type]
+    await desk.intake.taker(part)(-12.5, START - 1.0)
+    for value in (math.nan, -61.0, 2e6):
+        with pytest.raises(Quarantined, match="ambient"):
+            await desk.intake.taker(part)(value, START)
+    with pytest.raises(FeedError):
+        await desk.intake.taker(part)("warm", START)
+    reading = desk.look().sensors["ambient"]
+    assert (reading.value, reading.at) == (-12.5, START - 1.0)

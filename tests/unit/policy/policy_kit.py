@@ -58,6 +58,7 @@ KNOWN = KnownNames(
     feeds={
         "http-price": {**HTTP, "currency": (str, "", "the facility's is filled in")},
         "http-limits": HTTP,
+        "http-sensor": {**HTTP, "unit": (str, "degC", "unit that the sensor must answer in")},
         "http-hashprice": {**HTTP, "currency": (str, "", "the facility's is filled in")},
         "vllm": {**HTTP, "service": (str, ..., "the service"), "model": (str, "", "label to count alone")},
     },

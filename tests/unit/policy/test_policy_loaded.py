@@ -87,7 +87,7 @@ def test_demo_limits_bind_at_worst_draw_and_planning_has_few_groups() -> None:
     assert len(group_loads(demo.facility)) <= 10
 
 
-@pytest.mark.parametrize(("name", "unenforced"), [("west-texas", 1), ("nordic", 2)])
+@pytest.mark.parametrize(("name", "unenforced"), [("west-texas", 1), ("nordic", 1)])
 def test_the_policies_in_advise_warn_of_what_nothing_enforces(name: str, unenforced: int) -> None:
     loaded = shipped(name)
     assert loaded.facility.mode is Mode.ADVISE
@@ -110,6 +110,12 @@ def test_nordic_keeps_heat_as_a_limit_of_the_tree_in_euro() -> None:
     assert nordic.derived.worst_watts["heat-loop"] > loop.usable_watts
     assert nordic.facility.grid_steps[0] == (900.0, 24)
     assert nordic.wiring.fx["USD"].rate == pytest.approx(0.92)
+    flow, coolant = sorted(nordic.facility.gates, key=lambda gate: not gate.stops)
+    assert (flow.sensor, flow.cooling, flow.stops, flow.unit) == ("flow", "liquid", True, "L/min")
+    assert (flow.least, flow.most, flow.max_age_s) == (pytest.approx(40_000.0 / 60.0), None, 10.0)
+    assert (coolant.sensor, coolant.stops, coolant.least, coolant.most) == ("coolant", False, 20.0, 65.0)
+    assert {load.cooling for load in nordic.facility.of_kind(LoadKind.MINER)} == {"liquid"}
+    assert nordic.wiring.feeds["flow"].kind == "sensor:flow"
 
 
 def test_break_even_is_what_the_requirement_computes() -> None:
@@ -247,7 +253,7 @@ def test_a_difference_names_fields_by_id_and_marks_raised_limits() -> None:
 def test_the_schema_marks_what_nothing_enforces() -> None:
     schema = json_schema()
     marked = {name for name, field in schema["properties"].items() if field.get("x-enforced")}
-    assert marked == {"coincident_peak", "demand_charge", "openadr", "reserves", "thermal"}
+    assert marked == {"coincident_peak", "demand_charge", "openadr", "reserves"}
     assert schema["required"] == ["facility", "circuits", "banks", "economics"]
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["BankSection"]["properties"]["max_starts"]["x-enforced"]
@@ -340,3 +346,17 @@ def test_what_a_driver_warns_of_is_a_warning_in_every_mode() -> None:
         assert [(p.field, p.message) for p in loaded.warnings] == [
             ("banks[0].options", "'wm' is written to with a default password")
         ]
+
+
+def test_a_thermal_limit_needs_a_feed_that_tells_it_and_a_range() -> None:
+    policy = small()
+    policy["thermal"] = {"ambient_min": "5 degC", "ambient_max": "4 degC", "flow_min": "40 L/min"}
+    sensor = {"driver": "http-sensor", "options": {"url": "http://127.0.0.1/"}, "poll": "2 s", "max_age": "10 s"}
+    policy.setdefault("feeds", {})["ambient"] = sensor
+    assert problems(policy) == [
+        "thermal.ambient_max: is not above ambient_min",
+        "thermal.flow_min: nothing tells it: there is no feed 'flow'",
+    ]
+    policy["thermal"] = {"ambient_min": "5 degC"}
+    (gate,) = load(policy).facility.gates
+    assert (gate.sensor, gate.cooling, gate.least, gate.stops) == ("ambient", "air", 5.0, False)
