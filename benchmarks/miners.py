@@ -231,31 +231,38 @@ def _sheds(firmware: str) -> bool:
 
 
 def _proven(size: _Size, got: dict[str, Any]) -> list[Figure]:
-    full = size.full
-    verified = got["verified"]
-    fast = [tuple(item) for name in got["fast"] for item in verified.get(name, [])]
-    slow = [tuple(item) for name in verified if name not in got["fast"] for item in verified[name]]
+    fast = [tuple(item) for name in got["fast"] for item in got["verified"].get(name, [])]
+    slow = [tuple(item) for name, items in got["verified"].items() if name not in got["fast"] for item in items]
+    fast_w = sum(got["healthy_w"].get(name, 0.0) for name in got["fast"])
+    slow_w = sum(watts for name, watts in got["healthy_w"].items() if name not in got["fast"])
     asked, live = got["asked_w"], got["live_w"]
-    words = f"{asked / 1e6:.2f} of {live / 1e6:.2f} MW live, {got['faults']} of {size.shed_miners:,} miners faulty"
     claimed = sum(watts for _, watts in (*fast, *slow))
-    figures = [
+    counted = f"{got['counted_w'] / 1e6:.3f} MW counted at the end under a ceiling of {got['ceiling_w'] / 1e6:.3f}"
+    words = f"{asked / 1e6:.2f} of {live / 1e6:.2f} MW live, {got['faults']} of {size.shed_miners:,} miners faulty"
+    return [
         Figure("shed: power truly gone, of what was ordered", got["shed_w"] / asked * 100.0, "%",
-               at_least(100.0) if full else None, words),
-        Figure("shed: power proven gone, of what was ordered", claimed / asked * 100.0, "%"),
+               at_least(100.0) if size.full else None, words),
+        Figure("shed: power proven gone, of what was ordered", claimed / asked * 100.0, "%",
+               at_least(100.0) if size.full else None, counted),
         Figure("shed: wrong claims, by the truth log", got["wrong_claims"], "", at_most(0),
                f"{got['false_acks_caught']} false acknowledgements were seen through"),
+        _timed(size, "fast firmwares, 95 % of their MW proven after", _FAST_S, fast, 0.95 * fast_w),
+        _timed(size, "fast firmwares, 99 % of their MW proven after", _FAST_TAIL_S, fast, 0.99 * fast_w),
+        _timed(size, "slow firmwares, all of their MW proven after", _SLOW_S, slow, slow_w),
+        _timed(size, "the whole order proven after", _SLOW_S, [*fast, *slow], asked),
+        Figure("shed: CPU of daemon and workers", got["daemon_cpu_s"] + got["workers_cpu_s"], "s", None,
+               f"over {size.shed_s:.0f} s; {got['rss_mib']:.0f} MiB resident"),
     ]  # fmt: skip
-    for title, share, goal, items in (
-        ("fast firmwares, 95 % of their MW proven after", 0.95, _FAST_S, fast),
-        ("fast firmwares, 99 % of their MW proven after", 0.99, _FAST_TAIL_S, fast),
-        ("slow firmwares, all of their MW proven after", 1.0, _SLOW_S, slow),
-    ):
-        value = when(items, share) if items else None
-        peer = f"{len(items)} miners" if items else "none was shed"
-        figures.append(Figure(f"shed: {title}", value, "s", at_most(goal) if full else None, peer))
-    figures.append(Figure("shed: CPU of daemon and workers", got["daemon_cpu_s"] + got["workers_cpu_s"], "s", None,
-                          f"over {size.shed_s:.0f} s; {got['rss_mib']:.0f} MiB resident"))  # fmt: skip
-    return figures
+
+
+def _timed(size: _Size, title: str, goal_s: float, items: Sequence[tuple[float, float]], watts: float) -> Figure:
+    """Return when `watts` were proven; where they never were, how much was and by when."""
+    had = sum(each for _, each in items)
+    words = f"{len(items)} miners, {had / 1e6:.3f} MW of {watts / 1e6:.3f}"
+    if had < watts - 1e-6 or not items:
+        last = f", the last after {max(items)[0]:.1f} s" if items else ""
+        return Figure(f"shed: {title}", None, "s", at_most(goal_s) if size.full else None, f"never: {words}{last}")
+    return Figure(f"shed: {title}", when(items, watts), "s", at_most(goal_s) if size.full else None, words)
 
 
 def _by_firmware(got: dict[str, Any]) -> list[Figure]:
@@ -266,29 +273,28 @@ def _by_firmware(got: dict[str, Any]) -> list[Figure]:
         if not pairs:
             figures.append(Figure(f"shed: {name}", None, "s", None, f"none was shed; {ramp}"))
             continue
-        tail = ", ".join(f"p{share:g} {when(pairs, share / 100.0):.1f}" for share in (50, 95, 99))
-        watts = sum(each for _, each in pairs) / 1e6
-        words = f"{tail}; {len(pairs)} miners, {watts:.3f} MW; {ramp}"
-        figures.append(Figure(f"shed: {name}, last one proven after", when(pairs, 1.0), "s", None, words))
+        had = sum(each for _, each in pairs)
+        tail = ", ".join(f"p{share:g} {when(pairs, share / 100.0 * had):.1f}" for share in (50, 95, 99))
+        healthy = got["healthy_w"][name]
+        words = (
+            f"{tail}; {len(pairs)} miners, {had / 1e6:.3f} MW of {healthy / 1e6:.3f} ordered of healthy ones; {ramp}"
+        )
+        figures.append(Figure(f"shed: {name}, last one proven after", max(pairs)[0], "s", None, words))
     return figures
 
 
-def when(items: Sequence[tuple[float, float]], share: float) -> float:
-    """Return the seconds after which `share` of the watts was reached, from pairs of seconds and watts.
+def when(items: Sequence[tuple[float, float]], watts: float) -> float:
+    """Return the seconds after which `watts` were reached, from pairs of seconds and watts.
 
     Raises:
-        ValueError: there are no items.
+        ValueError: they never were.
     """
-    if not items:
-        raise ValueError("nothing was reached")
-    ordered = sorted(items)
-    goal = share * sum(watts for _, watts in ordered) - 1e-6
     reached = 0.0
-    for seconds, watts in ordered:
-        reached += watts
-        if reached >= goal:
+    for seconds, each in sorted(items):
+        reached += each
+        if reached >= watts - 1e-6:
             return seconds
-    return ordered[-1][0]
+    raise ValueError(f"{reached:.0f} of {watts:.0f} W were reached")
 
 
 def _stopped_by_pyasic(size: _Size, models: Mapping[str, str], got: dict[str, Any], folder: Path) -> list[Figure]:

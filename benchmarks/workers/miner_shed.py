@@ -69,7 +69,19 @@ async def _measure(options: Mapping[str, Any]) -> dict[str, Any]:
     found["wrong_claims"] = report["truth_mismatches"]
     found["false_acks_caught"] = report["false_acks"]
     found["outcomes"] = report["outcomes"]
-    verified = _verified(claims, found["ordered_at"])
+    asked, verified = _verified(claims, found["ordered_at"])
+    faulty = found.pop("faults")
+    found["faults"] = len(faulty)
+    found["healthy_w"] = {
+        firmware: sum(
+            watts_of(bank)
+            for bank in banks
+            if bank.firmware == firmware
+            for load in bank.loads
+            if load in asked and load not in faulty
+        )
+        for firmware in dict.fromkeys(bank.firmware for bank in banks)
+    }
     found["verified"] = {
         bank.firmware: sorted(
             [verified[load], watts_of(other)]
@@ -106,12 +118,15 @@ async def _shed(running: Running, banks: list[Bank], options: Mapping[str, Any])
     await running.desk.shed(asked_w, None, "benchmark")
     await asyncio.sleep(options["seconds"])
     left_w = _drawn(await asyncio.to_thread(truths, banks))
+    account = controller.decision.accounts[controller.facility.root.id]
     return {
+        "counted_w": account.sum_watts,
+        "ceiling_w": account.limit_watts,
         "ordered_at": ordered_at,
         "live_w": live_w,
         "asked_w": asked_w,
         "shed_w": live_w - left_w,
-        "faults": len(faults),
+        "faults": faults,
         "workers_cpu_s": cpu_s(pids) - worked,
         "daemon_cpu_s": cpu_s(["self"]) - cpu,
         "rss_mib": resident_mib(["self", *pids]),
@@ -123,8 +138,8 @@ def _drawn(truth: Mapping[str, Mapping[str, Any]]) -> float:
     return sum(float(load["watts"]) for load in truth.values())
 
 
-def _verified(claims: Path, since: float) -> dict[str, float]:
-    """Return, by load, the seconds from the order to the first proof that the load is off.
+def _verified(claims: Path, since: float) -> tuple[set[str], dict[str, float]]:
+    """Return the loads told to sleep and, by load, the seconds from the order to the first proof that it is off.
 
     A meter may credit a load after its command was given up: that outcome names no command.
     """
@@ -138,7 +153,7 @@ def _verified(claims: Path, since: float) -> dict[str, float]:
             asked.add(claim["load"])
         elif claim["type"] == "outcome" and claim["kind"] == "applied" and claim["load"] in asked:
             found.setdefault(claim["load"], claim["t"] - since)
-    return found
+    return asked, found
 
 
 def watts_of(bank: Bank) -> float:

@@ -88,15 +88,15 @@ def test_faults_are_spread_and_never_two_on_one() -> None:
     assert spread_faults(loads, {"dead": 0.0}) == {}
 
 
-def test_percentiles_are_of_power_and_not_of_miners() -> None:
+def test_times_are_those_of_power_and_not_of_miners() -> None:
     items = [(1.0, 100.0), (2.0, 100.0), (9.0, 1_800.0)]
 
-    assert when(items, 0.10) == 2.0
-    assert when(items, 0.101) == 9.0
-    assert when(list(reversed(items)), 0.05) == 1.0
-    assert when(items, 1.0) == 9.0
-    with pytest.raises(ValueError, match="nothing"):
-        when([], 0.5)
+    assert when(items, 200.0) == 2.0
+    assert when(items, 201.0) == 9.0
+    assert when(list(reversed(items)), 100.0) == 1.0
+    assert when(items, 2_000.0) == 9.0
+    with pytest.raises(ValueError, match="2000 of 2001 W"):
+        when(items, 2_001.0)
 
 
 def test_a_site_is_one_for_simulator_and_policy() -> None:
@@ -173,6 +173,9 @@ def test_what_was_shed_is_told_by_class_and_by_firmware() -> None:
     got = {
         "fast": ["quick"],
         "verified": {"quick": [[2.0, 95.0], [9.0, 4.0], [31.0, 1.0]], "lazy": [[80.0, 50.0]], "unused": []},
+        "healthy_w": {"quick": 100.0, "lazy": 50.0, "unused": 0.0},
+        "counted_w": 100.0,
+        "ceiling_w": 90.0,
         "ramp_down_s": {"quick": 4.0, "lazy": 12.0, "unused": 10.0},
         "asked_w": 200.0,
         "live_w": 300.0,
@@ -189,10 +192,16 @@ def test_what_was_shed_is_told_by_class_and_by_firmware() -> None:
     assert figure(found, "95 %").value == 2.0
     assert figure(found, "99 %").value == 9.0
     assert figure(found, "slow firmwares").met is False
+    assert figure(found, "whole order").value is None, "what was proven is less than what was ordered"
+    assert str(figure(found, "whole order").peer).startswith("never")
     assert figure(found, "truly gone").value == pytest.approx(105.0)
     assert figure(found, "proven gone").value == pytest.approx(75.0)
     assert figure(found, "shed: unused").value is None
     assert "p50 2.0" in str(figure(found, "shed: quick").peer)
+
+    unproven = miners._proven(miners._FULL, {**got, "healthy_w": {**got["healthy_w"], "quick": 110.0}})
+    assert figure(unproven, "99 %").value is None, "a healthy one that was never proven counts"
+    assert figure(unproven, "95 %").value is None
 
 
 def test_what_fails_is_told_and_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
