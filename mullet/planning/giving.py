@@ -9,6 +9,9 @@ import numpy as np
 from mullet.planning.fleet import Bools, Floats, Ints
 from mullet.planning.increments import Program, root_factor
 
+_FEW = 256
+"""Increments that are put in order rather than searched by halves."""
+
 
 @dataclass(slots=True)
 class Stock:
@@ -43,7 +46,8 @@ class Stock:
 
 def stock_of(program: Program, row: Ints, step: Ints, key: Ints, each: Floats, counts: Floats, worth: Floats) -> Stock:
     """Return increments, sorted by `key`, before anything is given."""
-    summed = np.concatenate([[0.0], np.cumsum(each * counts)])
+    summed = np.zeros(each.size + 1)
+    np.cumsum(each * counts, out=summed[1:])
     sites = program.fleet.sites.size
     start = np.searchsorted(key, np.arange(sites + 1) * max(1, program.worth_of.size))
     return Stock(row, step, key, each, counts, worth, summed, start[:-1], start[1:].copy(), np.zeros(sites))
@@ -94,8 +98,8 @@ def accept(
             trail.stop[depth], trail.part[depth] = stock.stop.copy(), stock.part.copy()
         node = fleet.above[depth]
         sites = np.flatnonzero(node >= 0 if open_sites is None else (node >= 0) & open_sites)
-        used = np.zeros(fleet.circuits)
-        np.add.at(used, node[sites], fleet.factor[depth, sites] * stock.used(stock.stop[sites] + 1, sites))
+        watts = fleet.factor[depth, sites] * stock.used(stock.stop[sites] + 1, sites)
+        used = np.bincount(node[sites], weights=watts, minlength=fleet.circuits)
         tight = used > np.maximum(room, 0.0) + 0.5
         sites = sites[tight[node[sites]]]
         if sites.size:
@@ -116,20 +120,12 @@ def _cut(
     """Cut what the circuits above `sites` cannot carry, the least worth first."""
     order = np.argsort(nodes, kind="stable")
     sites, nodes, factor = sites[order], nodes[order], factor[order]
-    circuits, group = np.unique(nodes, return_inverse=True)
+    new = np.ones(nodes.size, dtype=np.bool_)
+    new[1:] = nodes[1:] != nodes[:-1]
+    group, circuits = np.cumsum(new) - 1, nodes[new]
     keys, base, places = _common_order(program, stock, paid, sites, group, factor)
     capacity = np.maximum(room[circuits], 0.0) + 0.5
-    low, high = np.zeros(circuits.size, dtype=np.int64), np.full(circuits.size, places, dtype=np.int64)
-    # The most places that can be given in full: a search by halves in all circuits at once.
-    stops, begun = stock.stop[sites], stock.summed[stock.start[sites]]
-    rest = stock.part[sites] * stock.each[np.minimum(stops, max(0, stock.each.size - 1))]
-    while (low < high).any():
-        middle = (low + high + 1) // 2
-        stop = np.searchsorted(keys, base + middle[group])
-        # As `Stock.used`, with all that stays the same taken out of the loop.
-        watts = stock.summed[np.minimum(stop, stops)] - begun + np.where(stop > stops, rest, 0.0)
-        fits = np.bincount(group, weights=factor * watts, minlength=circuits.size) <= capacity
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
+    low = _full_places(stock, keys, base, places, sites, group, factor, capacity)
     stop = np.searchsorted(keys, base + low[group])
     given = factor * stock.used(stop, sites)
     left = capacity - np.bincount(group, weights=given, minlength=circuits.size)
@@ -141,7 +137,7 @@ def _cut(
     each = np.where(number > 0.0, stock.each[reach] * factor, 1.0)
     wanted = number * each
     summed = np.cumsum(wanted)
-    first = np.searchsorted(group, np.arange(circuits.size))
+    first = np.flatnonzero(new)
     before = summed - wanted - (summed - wanted)[first][group]
     taken = np.clip(np.floor((left[group] - before) / each), 0.0, number)
     complete = marginal & (stop < stock.stop[sites]) & (taken >= number) & (number > 0.0)
@@ -150,6 +146,46 @@ def _cut(
     stock.part[sites[cut]] = np.where(complete, 0.0, taken)[cut]
     worth = np.where(number > 0.0, (stock.worth_each[reach] - paid[sites]) / factor, 0.0)
     price[circuits] = np.maximum.reduceat(worth, first)
+
+
+def _full_places(
+    stock: Stock, keys: Ints, base: Ints, places: int, sites: Ints, group: Ints, factor: Floats, capacity: Floats
+) -> Ints:
+    """Return for each circuit the most places of the common order that it can give in full."""
+    circuits = capacity.size
+    low, high = np.zeros(circuits, dtype=np.int64), np.full(circuits, places, dtype=np.int64)
+    stops, begun = stock.stop[sites], stock.summed[stock.start[sites]]
+    partly = stock.part[sites] > 0.0
+    last = np.minimum(stops, max(0, stock.each.size - 1))
+    rest = np.where(partly, stock.part[sites] * stock.each[last], 0.0)
+
+    def used(stop: Ints) -> Floats:
+        # As `Stock.used`, with all that stays the same taken out of the search.
+        return stock.summed[np.minimum(stop, stops)] - begun + np.where(stop > stops, rest, 0.0)
+
+    # By halves in all circuits at once, until few increments lie between.
+    for _ in range(max(0, (keys.size // _FEW).bit_length())):
+        middle = (low + high + 1) // 2
+        fits = np.bincount(group, weights=factor * used(keys.searchsorted(base + middle[group]))) <= capacity
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle - 1)
+    # Those that do are put in order, and the first that does not fit is looked for.
+    begin = np.minimum(keys.searchsorted(base + low[group]), stops + partly)
+    end = np.minimum(keys.searchsorted(base + high[group]), stops + partly)
+    total = np.bincount(group, weights=factor * used(begin))
+    lengths = end - begin
+    of = np.repeat(np.arange(sites.size), lengths)
+    which = np.arange(of.size) + (begin - np.cumsum(lengths) + lengths)[of]
+    number = np.where(which < stops[of], stock.count[which], stock.part[sites[of]])
+    place, line = keys[which] - base[of], group[of]
+    order = np.argsort(line * (places + 1) + place, kind="stable")
+    line, place = line[order], place[order]
+    given = np.cumsum((number * stock.each[which] * factor[of])[order])
+    first = line.searchsorted(np.arange(circuits))
+    before = np.concatenate([[0.0], given])[first]
+    over = np.flatnonzero(given - before[line] + total[line] > capacity[line])
+    # Written last to first, so that each circuit's first stays.
+    high[line[over[::-1]]] = place[over[::-1]]
+    return high
 
 
 def _common_order(
