@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mullet.planning.fleet import Fleet, Floats, Ints
 
@@ -41,6 +42,22 @@ class Program:
     """[E] microwatts of one load's increment."""
     worth_each: Floats
     """[E] what a watt of it is worth."""
+    place: NDArray[np.int32]
+    """[E] its place in the common order."""
+    flow_of: Ints
+    """[R] by place: the stream."""
+    yields: Floats
+    """[P, K] what a load yields at each point; the padding yields -inf, so that nothing moves there."""
+    offset: Ints
+    """[D] where the load's profile begins in a flat [P, K]."""
+    top: Ints
+    """[D] each load's highest point."""
+    node: Ints
+    """[M] circuits that carry sites, the root's depth first: one entry for each site and circuit above it."""
+    carried: Ints
+    """[M] the site, as a position in `fleet.sites`."""
+    carries: Floats
+    """[M] watts at the circuit per watt at the site."""
 
 
 def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Program:
@@ -88,6 +105,8 @@ def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Pro
     hull_micro = np.take_along_axis(micro, at, 1)
     each = hull_micro[bank_profile, step] - hull_micro[bank_profile, step - 1]
     worth_of = adjusted[order]
+    inside = fleet.above >= 0
+    padding = np.arange(most)[None, :] >= fleet.points[:, None]
     return Program(
         fleet=fleet,
         worth=worth,
@@ -102,6 +121,14 @@ def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Pro
         key=key[sort],
         each=each[sort],
         worth_each=worth_of[rank[flow, bank_profile, step]][sort],
+        place=rank[flow, bank_profile, step][sort].astype(np.int32),
+        flow_of=stream[order],
+        yields=np.where(padding, -np.inf, worth * fleet.value),
+        offset=fleet.profile * most,
+        top=(fleet.points - 1)[fleet.profile],
+        node=fleet.above[inside],
+        carried=np.nonzero(inside)[1],
+        carries=fleet.factor[inside],
     )
 
 
@@ -110,10 +137,7 @@ def root_factor(fleet: Fleet) -> Floats:
     return fleet.factor[0] if fleet.factor.size else np.zeros(fleet.sites.size)
 
 
-def at_circuits(fleet: Fleet, at_sites: Any) -> Floats:
+def at_circuits(program: Program, at_sites: Any) -> Floats:
     """Return [C] what `at_sites` [L] comes to at every circuit."""
-    total = np.zeros(fleet.circuits)
-    for node, factor in zip(fleet.above, fleet.factor, strict=True):
-        here = node >= 0
-        np.add.at(total, node[here], factor[here] * at_sites[here])
-    return total
+    weights = program.carries * at_sites[program.carried]
+    return np.bincount(program.node, weights=weights, minlength=program.fleet.circuits).astype(np.float64, copy=False)

@@ -22,10 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from mullet.planning.crowd import Crowd, gather, stock_up
 from mullet.planning.fleet import Bools, Fleet, Floats, Ints, Standing
 from mullet.planning.giving import Stock, Trail, accept, stock_of, taken_of, trail_of
-from mullet.planning.increments import FIRM, FUZZ, MICRO, NEW, RUN, Program, at_circuits, prepare, root_factor
-from mullet.planning.repair import Ground, find_domains, improve, make_domains
+from mullet.planning.ground import Ground, find_domains, make_domains
+from mullet.planning.increments import FUZZ, MICRO, Program, at_circuits, prepare, root_factor
+from mullet.planning.placing import counts_of, dual, earned, may_stay, place, used_watts
+from mullet.planning.repair import improve
 
 _LEAST = 1e-12
 """Of an objective: a smaller gain is rounding."""
@@ -70,20 +73,20 @@ def solve(
     limits = np.asarray(limits_watts, dtype=np.float64)
     if limits.shape != (program.fleet.circuits,) or np.isnan(limits).any() or not np.isfinite(cost_per_watt):
         raise ValueError("every circuit needs a limit, and the cost must be a number")
-    crowd = _gather(program, standing)
+    crowd = gather(program, standing)
     room = _room(program, standing, limits)
-    stock = _stock(program, crowd, cost_per_watt)
+    stock = stock_up(program, crowd, cost_per_watt)
     trail = trail_of(program)
     price = accept(program, stock, room, cost_per_watt, trail=trail)
     ground = _ground(program, crowd, stock, room)
     moves = _repair(program, crowd, stock, trail, ground, room, price, cost_per_watt, repair_rounds)
-    level = _place(program, standing, crowd, ground.at)
-    found = _told(program, standing, level, price, cost_per_watt, moves)
-    if not _may_stay(program.fleet, standing, crowd, limits):
-        return found
+    level = place(program, standing, crowd, ground.at)
+    worth = earned(program, standing, level, cost_per_watt)
     # Whole loads leave no answer proven best: where the loads stand already may be better than what was found.
-    stay = _told(program, standing, standing.level, price, cost_per_watt, 0)
-    return stay if stay.objective > found.objective + _LEAST * abs(found.objective) else found
+    stay = earned(program, standing, standing.level, cost_per_watt)
+    if sum(stay) > sum(worth) + _LEAST * abs(sum(worth)) and may_stay(program, standing, crowd, limits):
+        level, worth, moves = standing.level, stay, 0
+    return _told(program, standing, level, price, moves, worth)
 
 
 def fill(program: Program, running: Any, wanted: Any, room_watts: Any) -> Ints:
@@ -111,126 +114,17 @@ def fill(program: Program, running: Any, wanted: Any, room_watts: Any) -> Ints:
     return given
 
 
-@dataclass(slots=True)
-class _Crowd:
-    """Loads that may be moved, counted by bank, floor and ceiling."""
-
-    who: Ints
-    """[N] movable loads."""
-    of: Ints
-    """[N] row of each."""
-    bank: Ints
-    """[V]"""
-    floor: Ints
-    """[V] hull position"""
-    ceiling: Ints
-    """[V] hull position"""
-    running: Ints
-    """[V, K] loads that stand at this hull position or above it."""
-    banks: int
-    """Rows of loads without floor or ceiling: one for each bank."""
-
-
-def _gather(program: Program, standing: Standing) -> _Crowd:
-    fleet = program.fleet
-    most = fleet.watts.shape[1]
-    who = np.flatnonzero(standing.movable)
-    profile = fleet.profile[who]
-    top = fleet.hull_points[profile] - 1
-    ceiling = fleet.snapped[profile, standing.ceiling[who]]
-    floor_point = standing.floor[who]
-    floor = fleet.snapped[profile, floor_point]
-    # A floor between two hull points is kept by standing above it, where the ceiling lets it.
-    between = (fleet.hull[profile, floor] != floor_point) & (ceiling > floor)
-    floor = np.minimum(floor + between, ceiling)
-    now = np.minimum(fleet.snapped[profile, standing.level[who]], ceiling)
-    banks = fleet.bank_site.size
-    of = fleet.bank[who]
-    bank = np.arange(banks)
-    floors, ceilings = np.zeros(banks, dtype=np.int64), fleet.hull_points[fleet.bank_profile] - 1
-    bound = np.flatnonzero((floor > 0) | (ceiling < top))
-    if bound.size:
-        code = (of[bound] * most + floor[bound]) * most + ceiling[bound]
-        codes, row = np.unique(code, return_inverse=True)
-        of[bound] = banks + row
-        bank = np.concatenate([bank, codes // (most * most)])
-        floors = np.concatenate([floors, codes // most % most])
-        ceilings = np.concatenate([ceilings, codes % most])
-    counts = np.bincount(of * most + now, minlength=bank.size * most).reshape(bank.size, most)
-    running = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-    return _Crowd(who, of, bank, floors, ceilings, running, banks)
-
-
-def _may_stay(fleet: Fleet, standing: Standing, crowd: _Crowd, limits: Floats) -> bool:
-    """Return whether the loads may stand where they stand."""
-    watts = np.where(standing.movable, fleet.watts[fleet.profile, standing.level], standing.draw_watts)
-    used = at_circuits(fleet, np.bincount(fleet.site, weights=watts, minlength=fleet.sites.size))
-    if (used > limits).any():
-        return False
-    level = standing.level[crowd.who]
-    return bool((level >= standing.floor[crowd.who]).all() and (level <= standing.ceiling[crowd.who]).all())
-
-
 def _room(program: Program, standing: Standing, limits: Floats) -> Floats:
     """Return [C] microwatts above what is drawn whatever happens."""
     fleet = program.fleet
     fixed = np.where(standing.movable, program.lowest, np.ceil(standing.draw_watts * MICRO - FUZZ))
-    drawn = at_circuits(fleet, np.bincount(fleet.site, weights=fixed, minlength=fleet.sites.size))
+    drawn = at_circuits(program, np.bincount(fleet.site, weights=fixed, minlength=fleet.sites.size))
     return np.floor(limits * MICRO + 0.5) - drawn
-
-
-def _stock(program: Program, crowd: _Crowd, cost: float) -> Stock:
-    fleet = program.fleet
-    most, banks = fleet.watts.shape[1], crowd.banks
-    free = crowd.running[:banks]
-    table = np.concatenate([free.ravel(), (free[:, :1] - free).ravel()])
-    count = table[program.index]
-    keep = count > 0
-    paid = cost * root_factor(fleet)
-    if cost != 0.0:
-        keep &= (program.worth_each > paid[program.site]) | (
-            (program.worth_each == paid[program.site]) & (program.index < banks * most)
-        )
-    chosen = np.flatnonzero(keep)
-    index = program.index[chosen] % (banks * most)
-    parts = [index // most, index % most, program.key[chosen], program.each[chosen], count[chosen]]
-    worth = program.worth_each[chosen]
-    if crowd.bank.size > banks:
-        more, more_worth = _bounded(program, crowd, paid)
-        merged = np.argsort(np.concatenate([parts[2], more[2]]), kind="stable")
-        parts = [np.concatenate(pair)[merged] for pair in zip(parts, more, strict=True)]
-        worth = np.concatenate([worth, more_worth])[merged]
-    row, step, key, each, number = parts
-    return stock_of(program, row, step, key, each, number.astype(np.float64), worth)
-
-
-def _bounded(program: Program, crowd: _Crowd, paid: Floats) -> tuple[list[Any], Floats]:
-    """Return the increments of the rows that have a floor or a ceiling."""
-    fleet = program.fleet
-    rows = np.arange(crowd.banks, crowd.bank.size)
-    lengths = crowd.ceiling[rows]
-    row = np.repeat(rows, lengths)
-    step = np.arange(row.size) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-    firm = step <= crowd.floor[row]
-    running, total = crowd.running[row, step], crowd.running[row, 0]
-    flow = np.concatenate([np.where(firm, FIRM, RUN), np.full(row.size, NEW)])
-    count = np.concatenate([np.where(firm, total, running), np.where(firm, 0, total - running)])
-    row, step = np.tile(row, 2), np.tile(step, 2)
-    bank = crowd.bank[row]
-    profile, site = fleet.bank_profile[bank], fleet.bank_site[bank]
-    place = program.rank[flow, profile, step]
-    worth = program.worth_of[place]
-    keep = (count > 0) & ((flow == FIRM) | (worth > paid[site]) | ((worth == paid[site]) & (flow == RUN)))
-    hull_micro = np.take_along_axis(program.micro, np.maximum(fleet.hull, 0), 1)
-    each = hull_micro[profile, step] - hull_micro[profile, step - 1]
-    key = site * max(1, program.worth_of.size) + place
-    order = np.flatnonzero(keep)[np.argsort(key[keep], kind="stable")]
-    return [row[order], step[order], key[order], each[order], count[order]], worth[order]
 
 
 def _repair(
     program: Program,
-    crowd: _Crowd,
+    crowd: Crowd,
     stock: Stock,
     trail: Trail,
     ground: Ground,
@@ -252,35 +146,41 @@ def _repair(
     moves, below = 0, fleet.above.shape[0]
     while True:
         answers, best, higher = find_domains(fleet, price)
-        depths = np.unique(answers[opened & (answers >= 0) & (answers < below)])
-        if not depths.size:
+        asked = opened & (answers >= 0) & (answers < below)
+        if not asked.any():
             return moves
-        depth = int(depths[-1])
+        depth = int(answers[asked].max())
         chosen = opened & (answers == depth)
         ground.paid = paid + higher
         domains = make_domains(fleet, depth, chosen, best, higher)
-        if depths.size == 1:
+        if (answers[asked] == depth).all():
             return moves + improve(ground, domains, rounds)
         # Above, all that the others have may be taken from them: they are given power again afterwards.
         others = opened & ~chosen
-        shallow = np.unique(fleet.above[:depth][:, chosen])
-        shallow = shallow[shallow >= 0]
-        ground.left[shallow] += at_circuits(fleet, np.where(others, ground.given, 0.0))[shallow]
+        shallow = fleet.above[:depth][:, chosen].ravel()
+        reach = np.zeros(fleet.circuits, dtype=np.bool_)
+        reach[shallow[shallow >= 0]] = True
+        ground.left += np.where(reach, at_circuits(program, np.where(others, ground.given, 0.0)), 0.0)
         moves += improve(ground, domains, rounds)
         opened, below = others, depth
-        rest: Floats = room - at_circuits(fleet, np.where(opened, 0.0, ground.given))
+        rest: Floats = room - at_circuits(program, np.where(opened, 0.0, ground.given))
         # What circuits that carry none of the settled loads said stands.
         first = _deepest_shared(fleet, opened)
+        stop, part = stock.stop.copy(), stock.part.copy()
         stock.stop[opened], stock.part[opened] = trail.stop[first][opened], trail.part[first][opened]
         again = accept(program, stock, rest, cost, opened, trail, first)
-        keep = np.unique(fleet.above[min(depth, first + 1) :])
-        price[np.setdiff1d(np.arange(fleet.circuits), keep)] = 0.0
+        kept = fleet.above[min(depth, first + 1) :].ravel()
+        lapsed = np.ones(fleet.circuits, dtype=np.bool_)
+        lapsed[kept[kept >= 0]] = False
+        price[lapsed] = 0.0
         np.maximum(price, again, out=price)
         given = stock.used(stock.stop + 1, np.arange(fleet.sites.size))
-        rows = np.flatnonzero(opened[ground.site])
-        ground.at[rows] = _at(program, crowd, stock, rows)
+        changed = np.flatnonzero((stock.stop != stop) | (stock.part != part))
+        if changed.size:
+            rows, at = counts_of(program, crowd, stock, changed)
+            ground.at[rows] = at
         ground.given = np.where(opened, given, ground.given)
-        ground.left = rest - at_circuits(fleet, np.where(opened, given, 0.0))
+        ground.left = rest - at_circuits(program, np.where(opened, given, 0.0))
 
 
 def _deepest_shared(fleet: Fleet, opened: Bools) -> int:
@@ -296,16 +196,15 @@ def _deepest_shared(fleet: Fleet, opened: Bools) -> int:
     return 0
 
 
-def _ground(program: Program, crowd: _Crowd, stock: Stock, room: Floats) -> Ground:
+def _ground(program: Program, crowd: Crowd, stock: Stock, room: Floats) -> Ground:
     """Return where the increments given so far put the loads of each row."""
     fleet = program.fleet
     profile = fleet.bank_profile[crowd.bank]
-    sites = np.arange(fleet.sites.size)
-    got = stock.used(stock.stop + 1, sites)
-    left: Floats = room - at_circuits(fleet, got)
+    got = stock.used(stock.stop + 1, np.arange(fleet.sites.size))
+    left: Floats = room - at_circuits(program, got)
     return Ground(
         fleet=fleet,
-        at=_at(program, crowd, stock, np.arange(crowd.bank.size)),
+        at=counts_of(program, crowd, stock)[1],
         profile=profile,
         site=fleet.bank_site[crowd.bank],
         floor=fleet.hull[profile, crowd.floor],
@@ -315,97 +214,19 @@ def _ground(program: Program, crowd: _Crowd, stock: Stock, room: Floats) -> Grou
         given=got,
         left=left,
         paid=np.zeros(fleet.sites.size),
-        worth=program.worth,
+        yields=program.yields,
         half=program.band_per_watt / 2.0,
     )
 
 
-def _at(program: Program, crowd: _Crowd, stock: Stock, rows: Ints) -> Ints:
-    """Return [rows, K] how many loads of each row the increments given so far put at each point."""
-    fleet = program.fleet
-    most = fleet.watts.shape[1]
-    taken = taken_of(stock)
-    given = np.flatnonzero(taken)
-    number, local = stock.row[given], np.full(crowd.bank.size, -1, dtype=np.int64)
-    local[rows] = np.arange(rows.size)
-    if rows.size < crowd.bank.size:
-        given = given[local[number] >= 0]
-        number = stock.row[given]
-    place = local[number] * most + stock.step[given]
-    above = np.bincount(place, weights=taken[given], minlength=rows.size * most).astype(np.int64)
-    above = above.reshape(rows.size, most)
-    above[:, 0] = crowd.running[rows, 0]
-    here = above.copy()
-    here[:, :-1] -= above[:, 1:]
-    at = np.zeros((rows.size, most), dtype=np.int64)
-    some = np.flatnonzero(here)
-    row = some // most
-    at[row, fleet.hull[fleet.bank_profile[crowd.bank[rows[row]]], some % most]] = here.ravel()[some]
-    return at
-
-
-def _place(program: Program, standing: Standing, crowd: _Crowd, at: Ints) -> Ints:
-    """Return [D] points: of equals, the worn and the lately started go on running, the spared are started."""
-    most = at.shape[1]
-    level = standing.level.copy()
-    now = standing.level[crowd.who]
-    wanted = np.argmax(at > 0, axis=1)[crowd.of]
-    # Rows whose loads stand as they shall stay as they are; only rows with loads at several points have to choose.
-    standing_at = np.bincount(crowd.of * most + now, minlength=at.size).reshape(at.shape)
-    mixed = ((at > 0).sum(axis=1) > 1) & (standing_at != at).any(axis=1)
-    same = (standing_at == at).all(axis=1)
-    level[crowd.who] = np.where(same[crowd.of], now, wanted)
-    some = np.flatnonzero(mixed[crowd.of])
-    if some.size:
-        who, row = crowd.who[some], crowd.of[some]
-        sign = np.where(now[some] > 0, -1.0, 1.0)
-        keys = (
-            program.fleet.tie[who],
-            sign * standing.changed_at[who],
-            sign * standing.cycles[who],
-            -now[some],
-            row,
-        )
-        order = np.lexsort(keys)
-        who, row = who[order], row[order]
-        line = np.arange(row.size) - np.searchsorted(row, row)
-        higher = np.cumsum(at[:, ::-1], axis=1)[:, ::-1]
-        level[who] = (higher[row, 1:] > line[:, None]).sum(axis=1)
-    return level
-
-
-def _told(program: Program, standing: Standing, level: Ints, price: Floats, cost: float, moves: int) -> Allocation:
-    fleet = program.fleet
-    moved = standing.movable
-    watts = fleet.watts[fleet.profile, level]
-    drawn = np.where(moved, watts, standing.draw_watts)
-    used = at_circuits(fleet, np.bincount(fleet.site, weights=drawn, minlength=fleet.sites.size))
-    site_paid = cost * root_factor(fleet)
-    yields = program.worth * fleet.value[fleet.profile, level] - site_paid[fleet.site] * watts
-    yielded = float(yields[moved].sum())
-    kept = 0.0
-    if program.band_per_watt > 0.0:
-        stood = fleet.watts[fleet.profile, fleet.hull[fleet.profile, fleet.snapped[fleet.profile, standing.level]]]
-        # Of a load off the hull increments know the point beneath; where it stays it is kept as it is.
-        stood = np.where(level == standing.level, watts, stood)
-        kept = program.band_per_watt / 2.0 * float((2.0 * np.minimum(watts, stood) - watts)[moved].sum())
+def _told(
+    program: Program, standing: Standing, level: Ints, price: Floats, moves: int, worth: tuple[float, float]
+) -> Allocation:
     return Allocation(
         level=level,
-        used_watts=used,
-        objective=yielded + kept,
-        yielded=yielded,
-        price_per_watt=_dual(fleet, price),
+        used_watts=used_watts(program, standing, level),
+        objective=worth[0] + worth[1],
+        yielded=worth[0],
+        price_per_watt=dual(program, price),
         repaired=moves,
     )
-
-
-def _dual(fleet: Fleet, margin: Floats) -> Floats:
-    """Return [C] what each limit adds to the price of a watt beneath it, from the worth at each circuit's margin."""
-    found = np.zeros(fleet.circuits)
-    above = np.zeros(fleet.sites.size)
-    for node, factor in zip(fleet.above, fleet.factor, strict=True):
-        here = np.flatnonzero(node >= 0)
-        price = np.maximum(above[here], margin[node[here]] * factor[here])
-        np.maximum.at(found, node[here], (price - above[here]) / factor[here])
-        above[here] = price
-    return found
