@@ -17,7 +17,6 @@ from mullet.domain.load import Capability, Load
 from mullet.domain.telemetry import Telemetry
 from mullet.ports import BankNotes, DeviceRefused, DeviceUnreachable, DriverContext, Identity, UnsafeWrite
 from mullet_hardware.asic.cache import IdentityCache
-from mullet_hardware.asic.capability import capability_of
 from mullet_hardware.asic.options import OPTIONS, BankOptions, parse_options
 from mullet_hardware.asic.process import Watch, WorkerProcess
 from mullet_hardware.asic.protocol import Frame, Health, Target, telemetry_of
@@ -123,7 +122,7 @@ class AsicDriver:
             ValueError: an option is not usable.
         """
         bank = parse_options("", options)
-        return capability_of(bank.firmware_class, bank.ramp_down_s, bank.ramp_up_s)
+        return bank.capability
 
     @classmethod
     def notes_for(cls, options: Mapping[str, Any]) -> BankNotes:
@@ -144,7 +143,7 @@ class AsicDriver:
     def capability(self, load: Load) -> Capability:
         """Return what can really be done with the load: of a miner not identified yet, that it can be watched."""
         options = self._bank(load)
-        return capability_of(self.firmware_class(load), options.ramp_down_s, options.ramp_up_s)
+        return options.capability_as(self.firmware_class(load))
 
     def firmware_class(self, load: Load) -> str | None:
         """Return the class of the load: as its bank says, else as it was identified; None where it was not."""

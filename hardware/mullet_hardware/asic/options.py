@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from mullet.domain.load import Steering
+from mullet.domain.load import Capability, Steering
 from mullet.ports import BankNotes
-from mullet_hardware.asic.capability import CLASSES, FIRMWARES, MONITOR
+from mullet_hardware.asic.capability import CLASSES, FIRMWARES, MONITOR, capability_of
 
 OPTIONS: Mapping[str, tuple[type, object, str]] = MappingProxyType(
     {
@@ -22,6 +22,12 @@ OPTIONS: Mapping[str, tuple[type, object, str]] = MappingProxyType(
             bool,
             False,
             "write with the maker's default password; without this and without a credential miners are only read",
+        ),
+        "estimated_watts": (
+            bool,
+            False,
+            "the miners' watts are the firmware's estimate (LuxOS: power supplies that do not report), so that the "
+            "circuit's meter has to agree before a stop is believed",
         ),
         "ramp_down_s": (float, None, "measured 95th percentile from command to lower draw; the class's where absent"),
         "ramp_up_s": (float, None, "measured 95th percentile from command to higher draw; the class's where absent"),
@@ -55,10 +61,21 @@ class BankOptions:
     username: str | None = None
     credential: str | None = None
     accept_default_password: bool = False
+    estimated_watts: bool = False
     ramp_down_s: float | None = None
     ramp_up_s: float | None = None
     identity_cache: str | None = None
     workers: int | None = None
+
+    @property
+    def capability(self) -> Capability:
+        """What can be done with miners of the class that these options name."""
+        return self.capability_as(self.firmware_class)
+
+    def capability_as(self, firmware_class: str | None) -> Capability:
+        """Return what can be done with miners of a class that was found, with what these options say of the bank."""
+        found = capability_of(firmware_class, self.ramp_down_s, self.ramp_up_s)
+        return replace(found, measures_watts=False) if self.estimated_watts else found
 
     def notes(self) -> BankNotes:
         """Return what these options mean for writing; nothing of a bank whose firmware is not known or only watched."""

@@ -120,6 +120,13 @@ def test_capabilities_come_from_our_own_table() -> None:
     assert not any(found.enforces_limit for found in (whatsminer, measured, antminer, unknown))
 
 
+def test_watts_that_are_estimates_need_a_meter() -> None:
+    built = driver({"lux": {"class": "luxos", "estimated_watts": True}, "am": {"class": "antminer_modern"}})
+    assert not built.capability(load_of("lux")).measures_watts
+    assert driver({"lux": {"class": "luxos"}}).capability(load_of("lux")).measures_watts
+    assert not AsicDriver.capability_for({"class": "whatsminer_v2", "estimated_watts": True}).measures_watts
+
+
 async def test_a_driver_that_is_not_open_says_so() -> None:
     built = driver({"wm": {"class": "whatsminer_v2"}})
     with pytest.raises(DeviceUnreachable):
