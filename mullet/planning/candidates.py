@@ -45,17 +45,22 @@ def find_moves(ground: Ground, domains: Domains, moves: Moves, stale: Bools, row
     domain = domains.of[site]
     price, factor, paid = domains.price[domain] / 1e6, domains.factor[site], ground.paid[site]
     stake = price * np.maximum(ground.left[domains.circuit], 0.0)[domain]
-    burden = _burden(ground, row, point, profile, price * factor, paid)
-    flat = burden.ravel()
-    own = np.arange(0, row.size * most, most) + point
+    # A watt is a million microwatts: what is rounded up there is worth nothing.
+    burden = _burden(ground, row, point, profile, price * factor + paid / 1e6)
+    flat, numbers = burden.ravel(), np.arange(row.size)
+    own = point * row.size + numbers
     here = flat[own]
     flat[own] = np.inf
-    some = np.flatnonzero(burden < (here + stake)[:, None])
-    pair = some // most
+    some = np.flatnonzero(burden < here + stake)
+    end = some // row.size if row.size else some
+    pair = some - end * row.size
+    # In the order of the pairs, so that of equal moves the first is taken.
+    order = pair.argsort(kind="stable")
+    some, pair, end = some[order], pair[order], end[order]
     useful = np.zeros(row.size, dtype=np.bool_)
     useful[pair] = True
     start, burdened, at_first = point[pair], flat[some], here[pair]
-    end, of, who = some - pair * most, domain[pair], row[pair]
+    of, who = domain[pair], row[pair]
     offset = profile[pair] * most
     micro = ground.micro.ravel()
     rise = micro[offset + end] - micro[offset + start]
@@ -83,19 +88,16 @@ def find_moves(ground: Ground, domains: Domains, moves: Moves, stale: Bools, row
     return useful
 
 
-def _burden(ground: Ground, row: Ints, point: Ints, profile: Ints, price: Floats, paid: Floats) -> Floats:
-    """Return [X, K] what a point costs at the margins less what it yields: a move's loss is a difference of two."""
-    burden: Floats = ground.micro.take(profile, axis=0)
-    burden *= price[:, None]
-    if paid.any():
-        power = ground.fleet.watts.take(profile, axis=0)
-        power *= paid[:, None]
-        burden += power
-    burden -= ground.yields.take(profile, axis=0)
+def _burden(ground: Ground, row: Ints, point: Ints, profile: Ints, price: Floats) -> Floats:
+    """Return [K, X] what a point costs at the margins less what it yields: a move's loss is a difference of two."""
+    burden: Floats = ground.micro_across.take(profile, axis=1)
+    burden *= price
+    burden -= ground.yields_across.take(profile, axis=1)
     if ground.half > 0.0:
         # The margin for what is kept is another for loads that rise and loads that fall.
-        rises = np.arange(burden.shape[1])[None, :] > point[:, None]
-        burden -= np.where(rises, _kept(ground, row, point, profile, True), _kept(ground, row, point, profile, False))
+        rises = np.arange(burden.shape[0])[None, :] > point[:, None]
+        kept = np.where(rises, _kept(ground, row, point, profile, True), _kept(ground, row, point, profile, False))
+        burden -= kept.T
     return burden
 
 
@@ -118,9 +120,10 @@ def _beneath(ground: Ground, domains: Domains) -> Floats:
     fleet = ground.fleet
     room = np.full(fleet.sites.size, np.inf)
     for depth in range(domains.depth + 1, fleet.above.shape[0]):
-        node = fleet.above[depth]
-        here = node >= 0
-        room[here] = np.minimum(room[here], ground.left[node[here]] / fleet.factor[depth, here])
+        node, factor = fleet.above[depth], fleet.factor[depth]
+        here = np.full(room.size, np.inf)
+        np.divide(ground.left[node], factor, out=here, where=node >= 0)
+        np.minimum(room, here, out=room)
     return room
 
 

@@ -73,22 +73,20 @@ def stock_up(program: Program, crowd: Crowd, cost: float) -> Stock:
     """Return the increments that are worth their energy, in the order of giving."""
     fleet = program.fleet
     most, banks = fleet.watts.shape[1], crowd.banks
-    free = crowd.running[:banks]
-    table = np.concatenate([free.ravel(), (free[:, :1] - free).ravel()])
+    free = crowd.running[:banks].ravel()
+    table = np.concatenate([free, np.repeat(free[::most], most) - free])
     paid = cost * root_factor(fleet)
     index = program.index
     if cost != 0.0:
         some = np.flatnonzero(program.place < _cutoff(program, paid))
-        index = index[some]
-        count = table[index]
-        here = np.flatnonzero(count)
-        chosen, index, count = some[here], index[here], count[here]
+        count = table[index[some]]
+        here = np.flatnonzero(count > 0)
+        chosen, count = some[here], count[here]
     else:
         count = table[index]
-        chosen = np.flatnonzero(count)
-        index, count = index[chosen], count[chosen]
-    index = index % (banks * most)
-    parts = [index // most, index % most, program.key[chosen], program.each[chosen], count]
+        chosen = np.flatnonzero(count > 0)
+        count = count[chosen]
+    parts = [program.bank[chosen], program.step[chosen], program.key[chosen], program.each[chosen], count]
     worth = program.worth_each[chosen]
     if crowd.bank.size > banks:
         more, more_worth = _bounded(program, crowd, paid)

@@ -55,8 +55,12 @@ def stock_of(program: Program, row: Ints, step: Ints, key: Ints, each: Floats, c
 
 def taken_of(stock: Stock) -> Floats:
     """Return [E] the loads that get each increment."""
-    lengths = np.diff(np.append(stock.start, stock.key.size))
-    taken: Floats = np.where(np.arange(stock.key.size) < np.repeat(stock.stop, lengths), stock.count, 0.0)
+    # Each site takes what lies between its first increment and its stop.
+    ends = np.zeros(stock.key.size + 1, dtype=np.int8)
+    some = stock.start < stock.stop
+    ends[stock.start[some]] += 1
+    ends[stock.stop[some]] -= 1
+    taken: Floats = stock.count * np.cumsum(ends[:-1], dtype=np.int8)
     partly = np.flatnonzero(stock.part > 0.0)
     taken[stock.stop[partly]] = stock.part[partly]
     return taken

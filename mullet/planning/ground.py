@@ -34,8 +34,10 @@ class Ground:
     """[C] microwatts left."""
     paid: Floats
     """[L] what a watt at the site costs, and what it is worth to others above the circuit that the site answers to."""
-    yields: Floats
-    """[P, K] what a load yields at each point, -inf in the padding."""
+    micro_across: Floats
+    """[K, P]"""
+    yields_across: Floats
+    """[K, P] what a load yields at each point, -inf in the padding."""
     half: float
     """Half the deadband per watt."""
 

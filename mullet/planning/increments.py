@@ -46,8 +46,16 @@ class Program:
     """[E] its place in the common order."""
     flow_of: Ints
     """[R] by place: the stream."""
+    bank: Ints
+    """[E]"""
+    step: Ints
+    """[E] hull position to which the increment leads."""
     yields: Floats
     """[P, K] what a load yields at each point; the padding yields -inf, so that nothing moves there."""
+    micro_across: Floats
+    """[K, P] as `micro`; numpy goes through long rows faster than through many short ones."""
+    yields_across: Floats
+    """[K, P]"""
     offset: Ints
     """[D] where the load's profile begins in a flat [P, K]."""
     top: Ints
@@ -106,7 +114,7 @@ def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Pro
     each = hull_micro[bank_profile, step] - hull_micro[bank_profile, step - 1]
     worth_of = adjusted[order]
     inside = fleet.above >= 0
-    padding = np.arange(most)[None, :] >= fleet.points[:, None]
+    yields = np.where(np.arange(most)[None, :] >= fleet.points[:, None], -np.inf, worth * fleet.value)
     return Program(
         fleet=fleet,
         worth=worth,
@@ -123,7 +131,11 @@ def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Pro
         worth_each=worth_of[rank[flow, bank_profile, step]][sort],
         place=rank[flow, bank_profile, step][sort].astype(np.int32),
         flow_of=stream[order],
-        yields=np.where(padding, -np.inf, worth * fleet.value),
+        bank=bank[sort],
+        step=step[sort],
+        yields=yields,
+        micro_across=np.ascontiguousarray(micro.T),
+        yields_across=np.ascontiguousarray(yields.T),
         offset=fleet.profile * most,
         top=(fleet.points - 1)[fleet.profile],
         node=fleet.above[inside],

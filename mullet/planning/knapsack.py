@@ -214,7 +214,8 @@ def _ground(program: Program, crowd: Crowd, stock: Stock, room: Floats) -> Groun
         given=got,
         left=left,
         paid=np.zeros(fleet.sites.size),
-        yields=program.yields,
+        micro_across=program.micro_across,
+        yields_across=program.yields_across,
         half=program.band_per_watt / 2.0,
     )
 

@@ -18,7 +18,7 @@ def counts_of(program: Program, crowd: Crowd, stock: Stock, sites: Ints | None =
     fleet = program.fleet
     most = fleet.watts.shape[1]
     taken = taken_of(stock)
-    given = np.flatnonzero(taken)
+    given = np.flatnonzero(taken > 0.0)
     number = stock.row[given]
     rows = np.arange(crowd.bank.size)
     if sites is not None:
