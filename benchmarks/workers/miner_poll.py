@@ -64,7 +64,7 @@ def loads_of(banks: Sequence[Bank]) -> list[Load]:
 
 
 def measure(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options: fleet (file), period_s, seconds, workers; faulty_seconds and soak_s with the shares of faults."""
+    """Options: fleet (file), period_s, settle_s, seconds, workers; faulty_seconds and soak_s with faults' shares."""
     return asyncio.run(_measure(options))
 
 
@@ -82,8 +82,9 @@ async def _measure(options: Mapping[str, Any]) -> dict[str, Any]:
         while len(fleet.at) < len(loads) and time.monotonic() - began < WARM_LIMIT_S:  # noqa: ASYNC110 (no event)
             await asyncio.sleep(0.2)
         first_s = time.monotonic() - began
-        # The first sweep builds devices and imports their modules; steady state begins after it.
-        await asyncio.sleep(options["period_s"])
+        # The first sweep builds devices and imports their modules, and tokens and health are asked for at once;
+        # steady state begins after it.
+        await asyncio.sleep(max(options["period_s"], options.get("settle_s", 0.0)))
         found: dict[str, Any] = {
             "first_sweep_s": first_s,
             "unread": len(loads) - len(fleet.at),

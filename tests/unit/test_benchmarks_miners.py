@@ -146,7 +146,7 @@ def test_a_sick_fleet_is_held_against_itself() -> None:
 def test_the_floor_is_the_lesser_of_both_and_the_parts_add_up() -> None:
     floor = {"streams_s": 80e-6, "protocol_s": 100e-6, "uvloop_protocol_s": 20e-6}
     parts = {"whole_s": 60e-6, "wire_s": 30e-6, "parse_s": 10e-6, "requests": 1.0}
-    found = miners._cost("luxos", floor, parts, PHASE)
+    found = miners._cost(miners._FULL, "luxos", floor, parts, PHASE)
 
     assert figure(found, "over the asyncio floor").value == pytest.approx(250.0 / 80.0)
     assert figure(found, "over the asyncio floor").met is False
