@@ -47,19 +47,17 @@ def find_moves(ground: Ground, domains: Domains, moves: Moves, stale: Bools, row
     stake = price * np.maximum(ground.left[domains.circuit], 0.0)[domain]
     # A watt is a million microwatts: what is rounded up there is worth nothing.
     burden = _burden(ground, row, point, profile, price * factor + paid / 1e6)
-    flat, numbers = burden.ravel(), np.arange(row.size)
-    own = point * row.size + numbers
+    flat = burden.ravel()
+    own = point * row.size + np.arange(row.size)
     here = flat[own]
     flat[own] = np.inf
-    some = np.flatnonzero(burden < here + stake)
-    end = some // row.size if row.size else some
-    pair = some - end * row.size
     # In the order of the pairs, so that of equal moves the first is taken.
-    order = pair.argsort(kind="stable")
-    some, pair, end = some[order], pair[order], end[order]
+    some = np.flatnonzero(np.ascontiguousarray((burden < here + stake).T))
+    pair = some // most
+    end = some - pair * most
     useful = np.zeros(row.size, dtype=np.bool_)
     useful[pair] = True
-    start, burdened, at_first = point[pair], flat[some], here[pair]
+    start, burdened, at_first = point[pair], flat[end * row.size + pair], here[pair]
     of, who = domain[pair], row[pair]
     offset = profile[pair] * most
     micro = ground.micro.ravel()
@@ -75,7 +73,7 @@ def find_moves(ground: Ground, domains: Domains, moves: Moves, stale: Bools, row
     enough = np.bincount(side[little], minlength=sides) >= 4 * CANDIDATES
     kept = np.flatnonzero(np.where(enough[side], little, fits))
     loss = burdened[kept] - at_first[kept]
-    chosen, place = _ranked(step[kept], loss, side[kept])
+    chosen, place = _ranked(step[kept], loss, side[kept], sides)
     kept, loss = kept[chosen], loss[chosen]
     pair, of, column = pair[kept], of[kept], place + CANDIDATES * (side[kept] & 1)
     anew = np.flatnonzero(stale)
@@ -127,9 +125,12 @@ def _beneath(ground: Ground, domains: Domains) -> Floats:
     return room
 
 
-def _ranked(step: Floats, loss: Floats, side: Ints) -> tuple[Ints, Ints]:
+def _ranked(step: Floats, loss: Floats, side: Ints, sides: int) -> tuple[Ints, Ints]:
     """Return the moves of least loss on each side and their number there."""
-    order = np.lexsort((step, loss, side))
+    # Numbers of 16 bits are sorted by counting: several times as fast as one sort by both.
+    small = side.astype(np.uint16) if sides <= 1 << 16 else side
+    order = loss.argsort(kind="stable")
+    order = order[small[order].argsort(kind="stable")]
     step, loss, side = step[order], loss[order], side[order]
     # Moves that are alike in all that counts are worth trying once.
     new = np.ones(order.size, dtype=np.bool_)

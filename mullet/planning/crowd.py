@@ -73,7 +73,7 @@ def stock_up(program: Program, crowd: Crowd, cost: float) -> Stock:
     """Return the increments that are worth their energy, in the order of giving."""
     fleet = program.fleet
     most, banks = fleet.watts.shape[1], crowd.banks
-    free = crowd.running[:banks].ravel()
+    free = crowd.running[:banks].astype(np.int32).ravel()
     table = np.concatenate([free, np.repeat(free[::most], most) - free])
     paid = cost * root_factor(fleet)
     index = program.index

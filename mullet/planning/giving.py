@@ -9,7 +9,7 @@ import numpy as np
 from mullet.planning.fleet import Bools, Floats, Ints
 from mullet.planning.increments import Program, root_factor
 
-_FEW = 256
+_FEW = 1024
 """Increments that are put in order rather than searched by halves."""
 
 

@@ -51,9 +51,10 @@ def improve(ground: Ground, domains: Domains, rounds: int) -> int:
             barren[active[~gains]] = True
             good = np.flatnonzero(gains)
             good = good[(-gained[good]).argsort(kind="stable")]
-            moved, met = _apply(ground, moves, active[good], columns[good])
-            stale[moved] = True
-            made += met.size // 2
+            if good.size:
+                moved, met = _apply(ground, domains, moves, active[good], columns[good])
+                stale[moved] = True
+                made += met.size // 2
         if not stale.any():
             if deep:
                 break
@@ -81,7 +82,7 @@ def _look(ground: Ground, domains: Domains, moves: Moves, stale: Bools, pairs: I
     return pairs[keep]
 
 
-def _apply(ground: Ground, moves: Moves, domain: Ints, columns: Ints) -> tuple[Ints, Ints]:
+def _apply(ground: Ground, domains: Domains, moves: Moves, domain: Ints, columns: Ints) -> tuple[Ints, Ints]:
     """Make each domain's moves if every circuit above still carries them, the first domains first.
 
     Return the domains whose moves are made, and each row and point met, as one flat index.
@@ -99,8 +100,12 @@ def _apply(ground: Ground, moves: Moves, domain: Ints, columns: Ints) -> tuple[I
     nodes = np.where(used, fleet.above[:, site], -1)
     changes = np.where(nodes >= 0, fleet.factor[:, site] * rise, 0.0)
     room = np.maximum(ground.left, 0.0) + 0.5
-    for node, change in zip(nodes, changes, strict=True):
-        net = _net(node, change)
+    for depth, (node, change) in enumerate(zip(nodes, changes, strict=True)):
+        if depth <= domains.depth:
+            # All that a domain moves goes through the same circuits down to its own.
+            node, net = node.max(axis=1), np.maximum(change.sum(axis=1), 0.0)
+        else:
+            net = _net(node, change)
         if not accepted.all():
             net[~accepted] = 0.0
         flat = node.ravel()
@@ -115,7 +120,7 @@ def _apply(ground: Ground, moves: Moves, domain: Ints, columns: Ints) -> tuple[I
         summed = np.cumsum(ordered)
         first = group.searchsorted(group)
         within = summed - summed[first] + ordered[first]
-        accepted[order[within > room[group]] // 4] = False
+        accepted[order[within > room[group]] // (net.size // domain.size)] = False
     made = used & accepted[:, None]
     rows, rises = row[made], rise[made]
     starts, ends = rows * most + start[made], rows * most + end[made]
