@@ -45,8 +45,7 @@ def find_moves(ground: Ground, domains: Domains, moves: Moves, stale: Bools, row
     domain = domains.of[site]
     price, factor, paid = domains.price[domain] / 1e6, domains.factor[site], ground.paid[site]
     stake = price * np.maximum(ground.left[domains.circuit], 0.0)[domain]
-    # A watt is a million microwatts: what is rounded up there is worth nothing.
-    burden = _burden(ground, row, point, profile, price * factor + paid / 1e6)
+    burden = _burden(ground, row, point, profile, price * factor, paid)
     flat = burden.ravel()
     own = point * row.size + np.arange(row.size)
     here = flat[own]
@@ -86,10 +85,14 @@ def find_moves(ground: Ground, domains: Domains, moves: Moves, stale: Bools, row
     return useful
 
 
-def _burden(ground: Ground, row: Ints, point: Ints, profile: Ints, price: Floats) -> Floats:
+def _burden(ground: Ground, row: Ints, point: Ints, profile: Ints, price: Floats, paid: Floats) -> Floats:
     """Return [K, X] what a point costs at the margins less what it yields: a move's loss is a difference of two."""
     burden: Floats = ground.micro_across.take(profile, axis=1)
     burden *= price
+    if paid.any():
+        power = ground.watts_across.take(profile, axis=1)
+        power *= paid
+        burden += power
     burden -= ground.yields_across.take(profile, axis=1)
     if ground.half > 0.0:
         # The margin for what is kept is another for loads that rise and loads that fall.
@@ -131,6 +134,10 @@ def _ranked(step: Floats, loss: Floats, side: Ints, sides: int) -> tuple[Ints, I
     small = side.astype(np.uint16) if sides <= 1 << 16 else side
     order = loss.argsort(kind="stable")
     order = order[small[order].argsort(kind="stable")]
+    ordered, lost, at = step[order], loss[order], side[order]
+    if ((at[1:] == at[:-1]) & (lost[1:] == lost[:-1]) & (ordered[1:] < ordered[:-1])).any():
+        # Of equal losses the smaller step comes first; moves that lose as much and differ in watts are rare.
+        order = np.lexsort((step, loss, side))
     step, loss, side = step[order], loss[order], side[order]
     # Moves that are alike in all that counts are worth trying once.
     new = np.ones(order.size, dtype=np.bool_)

@@ -36,6 +36,8 @@ class Ground:
     """[L] what a watt at the site costs, and what it is worth to others above the circuit that the site answers to."""
     micro_across: Floats
     """[K, P]"""
+    watts_across: Floats
+    """[K, P]"""
     yields_across: Floats
     """[K, P] what a load yields at each point, -inf in the padding."""
     half: float

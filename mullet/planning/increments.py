@@ -54,6 +54,8 @@ class Program:
     """[P, K] what a load yields at each point; the padding yields -inf, so that nothing moves there."""
     micro_across: Floats
     """[K, P] as `micro`; numpy goes through long rows faster than through many short ones."""
+    watts_across: Floats
+    """[K, P]"""
     yields_across: Floats
     """[K, P]"""
     offset: Ints
@@ -135,6 +137,7 @@ def prepare(fleet: Fleet, worth: float = 1.0, band_per_watt: float = 0.0) -> Pro
         step=step[sort],
         yields=yields,
         micro_across=np.ascontiguousarray(micro.T),
+        watts_across=np.ascontiguousarray(fleet.watts.T),
         yields_across=np.ascontiguousarray(yields.T),
         offset=fleet.profile * most,
         top=(fleet.points - 1)[fleet.profile],

@@ -215,6 +215,7 @@ def _ground(program: Program, crowd: Crowd, stock: Stock, room: Floats) -> Groun
         left=left,
         paid=np.zeros(fleet.sites.size),
         micro_across=program.micro_across,
+        watts_across=program.watts_across,
         yields_across=program.yields_across,
         half=program.band_per_watt / 2.0,
     )
