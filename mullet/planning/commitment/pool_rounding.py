@@ -6,9 +6,10 @@ import numpy as np
 
 from mullet.planning.commitment.certificate import Counts, pools, throughput_of
 from mullet.planning.commitment.fleet_state import SAME_MW, Bools, FleetState, Floats
-from mullet.planning.commitment.problem import Pool
+from mullet.planning.commitment.problem import Inference, Pool
 
 _WHOLE = 1e-6
+_HALVINGS = 50
 
 
 def round_pools(state: FleetState) -> None:
@@ -26,6 +27,7 @@ def round_pools(state: FleetState) -> None:
         # Where energy earns, a relaxed solution may draw more than its tokens ask for; so may this one.
         highest = float(np.sum(pool.segment_mw)) * state.active[place]
         state.pool_mw[place] = np.where(same, np.minimum(power, highest), state.pool_mw[place])
+    _bound_waste(state)
     state.measure()
 
 
@@ -43,6 +45,8 @@ def cut_pools(state: FleetState) -> None:
                     continue
                 _cut(state, place, pool, int(step), float(excess))
                 state.measure()
+    _bound_waste(state)
+    state.measure()
 
 
 def power_for(pool: Pool, active: Counts, tokens_per_s: Floats) -> tuple[Floats, Bools]:
@@ -55,6 +59,47 @@ def power_for(pool: Pool, active: Counts, tokens_per_s: Floats) -> tuple[Floats,
             power = power + taken
             left = left - slope * taken
     return power, left <= 1e-9 * np.maximum(1.0, tokens_per_s)
+
+
+def _bound_waste(state: FleetState) -> None:
+    """Lower pools that must make more tokens than the program lets a service waste, however their power is laid.
+
+    Where energy earns, a relaxed solution draws more than demand asks for, and whole GPUs make more with that power.
+    """
+    place = 0
+    for service in state.problem.inference:
+        last = place + len(service.pools)
+        waste = sum(pool.base_tokens_per_s * pool.count for pool in service.pools)
+        most = service.demand_tokens_per_s + waste
+        power, active = state.pool_mw[place:last], state.active[place:last]
+
+        def made(share: Floats, service: Inference = service, power: Floats = power, active: Counts = active) -> Floats:
+            total = np.zeros_like(share)
+            for k, pool in enumerate(service.pools):
+                total += _least_tokens(pool, active[k], share * power[k])
+            return total
+
+        low, high = np.zeros_like(most), np.ones_like(most)
+        fits = made(high) <= most
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2.0
+            within = made(middle) <= most
+            low, high = np.where(within, middle, low), np.where(within, high, middle)
+        state.pool_mw[place:last] = [np.where(fits, 1.0, low) * mw for mw in power]
+        place = last
+
+
+def _least_tokens(pool: Pool, active: Counts, power: Floats) -> Floats:
+    """Return (T,) the fewest tokens/s that the power can make: its least efficient segments first."""
+    tokens = pool.base_tokens_per_s * active.astype(np.float64)
+    left = power
+    for width, slope in sorted(
+        zip(pool.segment_mw.tolist(), pool.tokens_per_s_per_mw.tolist(), strict=True), key=lambda pair: pair[1]
+    ):
+        taken = np.minimum(left, width * active)
+        tokens = tokens + slope * taken
+        left = left - taken
+    return tokens
 
 
 def _neighbours(pool: Pool, active: Counts) -> tuple[Counts, Counts]:
