@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mullet.planning.commitment.certificate import Counts, pools, throughput_of
@@ -73,23 +75,25 @@ def _bound_waste(state: FleetState) -> None:
         most = service.demand_tokens_per_s + waste
         power, active = state.pool_mw[place:last], state.active[place:last]
 
-        def made(share: Floats, service: Inference = service, power: Floats = power, active: Counts = active) -> Floats:
-            total = np.zeros_like(share)
-            for k, pool in enumerate(service.pools):
-                total += _least_tokens(pool, active[k], share * power[k])
-            return total
-
         low, high = np.zeros_like(most), np.ones_like(most)
-        fits = made(high) <= most
+        fits = _made(service, active, power, high) <= most
         for _ in range(_HALVINGS):
             middle = (low + high) / 2.0
-            within = made(middle) <= most
+            within = _made(service, active, power, middle) <= most
             low, high = np.where(within, middle, low), np.where(within, high, middle)
         state.pool_mw[place:last] = [np.where(fits, 1.0, low) * mw for mw in power]
         place = last
 
 
-def _least_tokens(pool: Pool, active: Counts, power: Floats) -> Floats:
+def _made(service: Inference, active: Sequence[Counts | Floats], power: Sequence[Floats], share: Floats) -> Floats:
+    """Return (T,) the fewest tokens/s that a share of each pool's power can make."""
+    total = np.zeros_like(share)
+    for pool, gpus, mw in zip(service.pools, active, power, strict=True):
+        total += _least_tokens(pool, gpus, share * mw)
+    return total
+
+
+def _least_tokens(pool: Pool, active: Counts | Floats, power: Floats) -> Floats:
     """Return (T,) the fewest tokens/s that the power can make: its least efficient segments first."""
     tokens = pool.base_tokens_per_s * active.astype(np.float64)
     left = power
