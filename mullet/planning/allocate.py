@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from mullet.domain.facility import Facility
 from mullet.domain.plan import Desired, Plan, PlanInterval, Setpoint
@@ -14,6 +15,7 @@ from mullet.planning.inference import serve
 from mullet.planning.merit import market_now
 from mullet.planning.mining import mine
 from mullet.planning.positions import free_capacity, sort_members
+from mullet.planning.stance import doubtful
 
 
 def allocate(
@@ -25,14 +27,45 @@ def allocate(
 ) -> Desired:
     """Return where each load that may be commanded shall stand.
 
-    Loads that may not (mode, hold, back-off, silence) count at the most they may draw. Wherever these, auxiliaries,
+    Loads that may not (mode, hold, back-off, silence) count at the most they may draw, and so do miners that were told
+    to stop and are not proven to have. Wherever these, auxiliaries,
     unmanaged load and meter error leave room for every other load's lowest point, the setpoints keep to the limits.
     Without a plan that holds now, mining follows the merit order. `advise` says what would be done in mode advise
     (`accounts` must then come from `account(..., advise=True)`).
     """
-    index = index_of(facility)
     standing = Standing(facility, snapshot, silent_after_s(facility), advise)
-    members = sort_members(index, snapshot, standing)
+    first = _allocate(facility, snapshot, accounts, plan, standing, frozenset())
+    doubted = frozenset(_unproven(facility, snapshot, first.setpoints))
+    if not doubted:
+        return first
+    # What was ordered of these is not proven and may never be: they count at their most, and others go in their stead.
+    second = _allocate(facility, snapshot, accounts, plan, standing, doubted)
+    kept = {load_id: first.setpoints[load_id] for load_id in sorted(doubted)}
+    return replace(second, setpoints={**second.setpoints, **kept})
+
+
+def _unproven(facility: Facility, snapshot: Snapshot, setpoints: Mapping[str, Setpoint]) -> Iterator[str]:
+    """Yield the miners that shall stand at their lowest points, were told so, and are not proven to."""
+    margin = facility.pacing.verify_margin
+    for load_id, entry in snapshot.ledger.entries.items():
+        setpoint = setpoints.get(load_id)
+        if setpoint is None:
+            continue
+        load = facility.load_by_id[load_id]
+        lowest = setpoint.point == load.lowest.name
+        if lowest and doubtful(entry, snapshot.at, load.capability.ramp_down_s, margin):
+            yield load_id
+
+
+def _allocate(
+    facility: Facility,
+    snapshot: Snapshot,
+    accounts: Mapping[str, CircuitAccount],
+    plan: Plan | None,
+    standing: Standing,
+    doubted: frozenset[str],
+) -> Desired:
+    members = sort_members(index_of(facility), snapshot, standing, doubted)
     capacity, _ = free_capacity(facility, accounts, members)
     interval = usable_interval(plan, snapshot.at)
     market = market_now(facility, snapshot, interval.price_per_mwh if interval is not None else None)

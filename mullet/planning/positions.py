@@ -35,8 +35,10 @@ class Members:
     """Power that GPUs which cannot be moved are known to have."""
 
 
-def sort_members(index: FacilityIndex, snapshot: Snapshot, standing: Standing) -> list[Members]:
-    """Return each group's loads, those that may be moved apart from those that may not."""
+def sort_members(
+    index: FacilityIndex, snapshot: Snapshot, standing: Standing, doubted: Collection[str] = ()
+) -> list[Members]:
+    """Return each group's loads, those that may be moved apart from those that may not, the `doubted` among these."""
     members = []
     entries, facility = snapshot.ledger.entries, standing.facility
     for item in index.groups:
@@ -49,6 +51,7 @@ def sort_members(index: FacilityIndex, snapshot: Snapshot, standing: Standing) -
             reading = standing.reading(load)
             entry = entries.get(load.id)
             blocked = entry is not None and entry.blocked_until > snapshot.at
+            blocked = blocked or load.id in doubted
             ready = reading is not None and not (facility.gates and waits(facility, snapshot, load))
             if steerable and not blocked and ready and not standing.held(load):
                 here.movable.append(load)

@@ -14,6 +14,21 @@ READ_SLACK_WATTS = 5.0
 """A reading this far above a point still counts as at it: the accuracy of device readings."""
 
 
+UNPROVEN_AFTER_S = 8.0
+"""Beyond the time in which a stop is normally proven: readings arrive within 3 s, and meters settle."""
+
+
+def doubtful(entry: LedgerEntry | None, at: float, ramp_down_s: float, verify_margin: float) -> bool:
+    """Return whether a stop was asked for and is not proven although its time has passed, or it failed before.
+
+    A liar is one, and a miner without truthful watts while something that cannot be read shares its meter.
+    """
+    if entry is None or entry.command is None or entry.command.verb is not Verb.SLEEP:
+        return False
+    overdue = at > entry.command.issued_at + ramp_down_s * verify_margin + UNPROVEN_AFTER_S
+    return entry.failures > 0 or (entry.pending and overdue)
+
+
 def slack(watts: float) -> float:
     """Return the most that a device may read which draws at most `watts`."""
     return watts * (1.0 + READ_SLACK_FRACTION) + READ_SLACK_WATTS

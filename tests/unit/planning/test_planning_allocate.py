@@ -181,6 +181,40 @@ def test_a_blocked_load_is_substituted_in_its_group_and_then_by_the_next():
     assert len(on(partly)) == 5
 
 
+def test_what_is_told_to_stop_and_not_proven_is_substituted():
+    """Four that earn least say that they sleep, and nothing proves it: as many others go until the limit is kept."""
+    blind = replace(miner("a0", "hall").capability, measures_watts=False)
+    poor = [miner(f"a{n}", "hall", capability=blind) for n in range(4)]
+    rich = [miner(f"m{n}", "hall", S21) for n in range(4)]
+    plant = facility([circuit("hall", None, 100_000.0)], [*poor, *rich])
+    full = sum(load.highest.watts * (1.0 + load.tolerance) for load in (*poor, *rich))
+    least = sum(load.lowest.watts for load in poor)
+    limit = full - sum(load.most_at(load.highest) for load in poor) + least + 200.0
+    cut = Curtailment("shed-1", "hall", limit, AT - 60.0, AT + 3_600.0, Cause.EMERGENCY, AT - 60.0)
+    readings = {**{load.id: asleep(load) for load in poor}, **{load.id: hashing(load) for load in rich}}
+
+    def stopped(load, **changes):
+        said = command(load, load.lowest.name, load.most_at(load.highest), load.most_at(load.lowest), Cause.EMERGENCY)
+        return LedgerEntry(load.id, command=replace(said, issued_at=AT - 60.0), **changes)
+
+    def left_on(**changes):
+        made = snapshot(
+            plant,
+            telemetry=readings,
+            ledger=ledger(*(stopped(load, **changes) for load in poor)),
+            curtailments=(cut,),
+            price=10.0,
+        )
+        return set(on(run(plant, made)))
+
+    assert left_on(pending=False, confirmed_point="off", confirmed_watts=poor[0].most_at(poor[0].lowest)) == {
+        load.id for load in rich
+    }
+    # Refused a while ago and no longer backing off, or open far beyond its time: in both cases nothing is proven.
+    assert left_on(pending=False, failures=1) == set()
+    assert left_on(pending=True) == set()
+
+
 def test_held_loads_are_left_alone_and_count_at_their_worst():
     plant = small()
     made = snapshot(plant, running=["m0"], price=500.0, holds=(Hold("h", "m0", HoldKind.ON, "ann", "test", AT),))
