@@ -77,7 +77,10 @@ class _Step:
 
     @property
     def restores(self) -> bool:
-        """Whether the load only goes back to where it was verified to stand: no move for money, so no pacing."""
+        """Whether a miner only goes back to where it was verified to stand: no move for money, so no pacing."""
+        if self.load.kind is not LoadKind.MINER:
+            # A GPU's limits between points have no name, so that one passes for another.
+            return False
         return not self.raises and self.entry.stands == self.setpoint.point
 
 

@@ -163,7 +163,7 @@ class CommandLedger:
         for command in commands:
             before = entries.get(command.load_id) or LedgerEntry(command.load_id)
             cycles = tuple(t for t in before.cycles if t > command.issued_at - SECONDS_PER_DAY)
-            restoring = before.stands == command.point
+            restoring = command.point != "" and before.stands == command.point
             switches = command.verb is not Verb.POWER
             # Another point, or a GPU's lower cap, starts and stops nothing: only a stop wears.
             if command.cause is Cause.ECONOMIC and command.verb is Verb.SLEEP and not restoring:

@@ -215,6 +215,20 @@ def test_before_the_first_reading_nothing_is_sent_and_every_load_says_why() -> N
     assert set(decision.dispatch.withheld) == set(decision.desired.setpoints) != set()
 
 
+def test_a_gpu_s_cap_that_falls_for_money_is_paced_although_caps_have_no_names() -> None:
+    site = plant(miners=0, gpus=1, pacing=replace(FREE, min_on_s=60.0))
+    load = site.loads[0]
+    order = command(load, watts=430.0, at=START - 2.0, most_before_watts=200.0, point=None)
+    entry = entry_of(
+        order, pending=False, confirmed_point="", confirmed_watts=430.0, confirmed_at=START - 1.0, last_change_at=START
+    )
+    seen = snapshot(site, ledger=ledger_of(entry))
+    fall = Setpoint(load.id, "", 230.0, Cause.ECONOMIC, "test")
+    sent = reconcile(site, seen, account(site, seen), most_by_load(site, seen), Desired(START, "", {load.id: fall}))
+    assert sent.commands == ()
+    assert sent.withheld[load.id].startswith("minimum time on")
+
+
 # What supersedes what
 
 
