@@ -191,7 +191,11 @@ def test_what_was_shed_is_told_by_class_and_by_firmware() -> None:
 
     assert figure(found, "95 %").value == 2.0
     assert figure(found, "99 %").value == 9.0
-    assert figure(found, "slow firmwares").met is False
+    assert figure(found, "slow firmwares, all").met is False
+    needed = figure(found, "substitutes included")
+    assert needed.value is None, "less was proven of the slow ones than the order needs of them"
+    reached = figure(miners._proven(miners._FULL, {**got, "asked_w": 150.0}), "substitutes included")
+    assert (reached.value, reached.met) == (80.0, False)
     assert figure(found, "whole order").value is None, "what was proven is less than what was ordered"
     assert str(figure(found, "whole order").peer).startswith("never")
     assert figure(found, "truly gone").value == pytest.approx(105.0)
