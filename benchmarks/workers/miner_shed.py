@@ -116,13 +116,21 @@ async def _shed(running: Running, banks: list[Bank], options: Mapping[str, Any])
     worked, cpu = cpu_s(pids), cpu_s(["self"])
     ordered_at = running.clock.now()
     await running.desk.shed(asked_w, None, "benchmark")
-    await asyncio.sleep(options["seconds"])
+    met_s = None
+    while (since_s := running.clock.now() - ordered_at) < options["seconds"]:
+        await asyncio.sleep(0.1)
+        decision = controller.decision
+        if met_s is None and decision.snapshot.at > ordered_at:
+            root = decision.accounts[controller.facility.root.id]
+            if decision.snapshot.curtailments and root.sum_watts <= root.limit_watts:
+                met_s = since_s
     left_w = _drawn(await asyncio.to_thread(truths, banks))
     account = controller.decision.accounts[controller.facility.root.id]
     return {
         "counted_w": account.sum_watts,
         "ceiling_w": account.limit_watts,
         "ordered_at": ordered_at,
+        "met_s": met_s,
         "live_w": live_w,
         "asked_w": asked_w,
         "shed_w": live_w - left_w,
