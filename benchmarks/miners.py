@@ -240,7 +240,7 @@ def _proven(size: _Size, got: dict[str, Any]) -> list[Figure]:
     fast_w = sum(got["healthy_w"].get(name, 0.0) for name in got["fast"])
     slow_w = sum(watts for name, watts in got["healthy_w"].items() if name not in got["fast"])
     asked, live = got["asked_w"], got["live_w"]
-    # An order is a ceiling so far below what all may draw; it is proven met once the most that may be drawn is under it.
+    # An order is a ceiling so far below what all may draw; proven met once the most that may be drawn is under it.
     proven = got["ceiling_w"] + asked - got["counted_w"]
     counted = f"{got['counted_w'] / 1e6:.3f} MW counted at the end under a ceiling of {got['ceiling_w'] / 1e6:.3f}"
     words = f"{asked / 1e6:.2f} of {live / 1e6:.2f} MW live, {got['faults']} of {size.shed_miners:,} miners faulty"
