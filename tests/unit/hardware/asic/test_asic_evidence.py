@@ -172,7 +172,7 @@ def test_generations_of_antminers(model: str, expected: str | None) -> None:
     assert antminer_class(model) == expected
 
 
-@pytest.mark.skipif(not CAPTURES.is_dir(), reason="no captured payloads beside this checkout (shared/data/miners)")
+@pytest.mark.skipif(not CAPTURES.is_dir(), reason="what others captured of miners is kept outside the project")
 @pytest.mark.parametrize(
     ("rpc", "served", "expected", "model"),
     [
@@ -190,7 +190,7 @@ def test_captured_answers_are_recognised(rpc: dict[str, str], served: Page | Non
     assert model_of(heard) == model
 
 
-@pytest.mark.skipif(not CAPTURES.is_dir(), reason="no captured payloads beside this checkout (shared/data/miners)")
+@pytest.mark.skipif(not CAPTURES.is_dir(), reason="what others captured of miners is kept outside the project")
 def test_a_captured_bitaxe_is_recognised() -> None:
     info = json.loads((CAPTURES / "bitaxe/v2_0_0/system_info.json").read_text())
     assert decide(Heard({}, page("<html>"), system_info=info)).classes == (AXEOS,)
