@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from mullet.control.gate import WriteGate
+from mullet.control.supervise import end_tasks
 from mullet.control.verify import verify_deadline
 from mullet.domain.command import Command, Receipt
 from mullet.domain.facility import Facility
@@ -128,7 +129,5 @@ class Dispatcher:
         tasks = list(self._tasks.values())
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
         self._tasks.clear()

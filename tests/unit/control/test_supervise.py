@@ -125,3 +125,26 @@ async def test_one_name_is_one_task() -> None:
     await owner.close()
     owner.start("a", asyncio.Event().wait)  # type: ignore[arg-type]
     await owner.close()
+
+
+@in_virtual_time
+async def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same() -> None:
+    clock, alarms = VirtualClock(), Alarms()
+    owner, swallowed = Supervisor(clock, alarms), []
+
+    async def read_for_ever() -> None:
+        while True:
+            try:
+                await clock.sleep(1.0)
+            except asyncio.CancelledError:
+                # As asyncio.wait_for does up to Python 3.11 where its result came in the same turn of the loop.
+                if swallowed:
+                    raise
+                swallowed.append(clock.monotonic())
+
+    owner.start("meter/grid", read_for_ever)
+    await clock.sleep(10.5)
+    async with asyncio.timeout(5.0):
+        await owner.close()
+    assert len(swallowed) == 1
+    assert clock.monotonic() - swallowed[0] <= 3.5
