@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from mullet.control.verify import observed_draw, unsettled
+from mullet.control.background import QUIET_S, Backgrounds, Beside
+from mullet.control.draw import observed_draw, unsettled
 from mullet.domain.command import CommandLedger, LedgerEntry
 from mullet.domain.facility import Facility, Mode
 from mullet.domain.feeds import Curtailment, PriceCurve, Reading, ServiceDemand
 from mullet.domain.snapshot import Hold, Snapshot
 from mullet.domain.telemetry import MeterReading, Quality, Residual, Telemetry
+from mullet.planning.accounting import silent_after_s
 
 FROZEN_AFTER_S = 10.0
 """A meter that repeats itself to the bit for this long while devices move is frozen (R2)."""
@@ -20,8 +22,6 @@ MOVED_WATTS = 200.0
 MOVED_FRACTION = 0.02
 """Loads have moved once what they draw has changed by this share of the meter's reading."""
 RESIDUAL_WEIGHT = 0.1
-QUIET_S = 2.0
-"""A circuit counts as quiet once nothing beneath it was asked or moved for this long."""
 
 
 @dataclass(slots=True)
@@ -47,6 +47,7 @@ class Observatory:
         self._tracks: dict[str, _MeterTrack] = {}
         self._residuals: dict[str, Residual] = {}
         self._quiet_since: dict[str, float] = {}
+        self._backgrounds = Backgrounds()
         self._prices: Reading[PriceCurve] | None = None
         self._hashprice: Reading[float] | None = None
         self._sensors: dict[str, Reading[float]] = {}
@@ -213,6 +214,7 @@ class Observatory:
         )
 
     def _settle_residuals(self, at: float, ledger: CommandLedger) -> None:
+        silent_s = silent_after_s(self._facility)
         for circuit in self._facility.circuits:
             meter = self._meters.get(circuit.meter) if circuit.meter is not None else None
             if meter is None or meter.watts is None or meter.quality is not Quality.GOOD:
@@ -220,24 +222,28 @@ class Observatory:
             known = self._residuals.get(circuit.id)
             if known is not None and known.at >= meter.at:
                 continue
-            observed, moving = 0.0, False
+            observed, moving, beside = 0.0, False, Beside(at, silent_s)
             for load in self._facility.loads_beneath[circuit.id]:
                 entry = ledger.entry(load.id)
                 reading = self._last_good.get(load.id)
+                beside.add(load, entry, self._telemetry.get(load.id))
                 observed += observed_draw(load, reading, entry)
                 moving = moving or reading is None or entry.pending or unsettled(at, load, entry, reading)
             latest = meter.watts - observed
             if moving:
                 self._quiet_since.pop(circuit.id, None)
             quiet_since = self._quiet_since.setdefault(circuit.id, at) if not moving else at
-            self._residuals[circuit.id] = _next_residual(
+            first_sigma = circuit.meter_error * abs(meter.watts) / 3.0
+            residual = _next_residual(
                 circuit.id,
                 known,
                 latest,
                 meter.at,
                 settled=not moving and (known is None or known.samples == 0 or at - quiet_since >= QUIET_S),
-                first_sigma=circuit.meter_error * abs(meter.watts) / 3.0,
+                first_sigma=first_sigma,
             )
+            background = self._backgrounds.next(circuit.id, residual.background, meter, beside, first_sigma)
+            self._residuals[circuit.id] = replace(residual, background=background)
 
 
 def _next_residual(
@@ -248,8 +254,8 @@ def _next_residual(
     if not settled:
         return replace(known, latest_watts=latest, at=at)
     if known.samples == 0:
-        return Residual(circuit_id, latest, max(first_sigma, 1.0), 1, latest, at)
+        return Residual(circuit_id, latest, max(first_sigma, 1.0), 1, latest, at, known.background)
     weight = max(RESIDUAL_WEIGHT, 1.0 / (known.samples + 1))
     mean = known.mean_watts + weight * (latest - known.mean_watts)
     variance = (1.0 - weight) * (known.sigma_watts**2 + weight * (latest - known.mean_watts) ** 2)
-    return Residual(circuit_id, mean, math.sqrt(variance), known.samples + 1, latest, at)
+    return Residual(circuit_id, mean, math.sqrt(variance), known.samples + 1, latest, at, known.background)

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mullet.control.decide import Decision
+from mullet.control.draw import observed_draw
 from mullet.control.reasons import circuit_reasons, group_reasons
-from mullet.control.verify import observed_draw
 from mullet.domain.facility import Facility
 from mullet.domain.load import LoadKind
 from mullet.domain.telemetry import Quality

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from mullet.control.background import background_of, least_others
+from mullet.control.draw import ramp_s, unsettled
 from mullet.domain.command import Command, Evidence, LedgerEntry, Outcome, OutcomeKind, Verb
 from mullet.domain.facility import Facility
 from mullet.domain.load import Load, LoadKind, OperatingPoint
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import LoadState, Quality, Telemetry
-from mullet.planning.stance import RUNNING, named_point, outruns, reaches, slack, truthful_watts
+from mullet.planning.stance import named_point, outruns, reaches, slack, truthful_watts
 
 LIMIT_SLACK_WATTS = 1.0
 READ_GRACE_S = 3.0
@@ -21,8 +23,6 @@ HIDDEN_FRACTION = 0.1
 """Of one load's draw: the most that may hide in a circuit's meter when it credits a batch."""
 MOST_WAIT_S = 120.0
 """A load that says it sleeps waits at most this long for its circuit's meter to settle."""
-FULL_RATE_FRACTION = 0.97
-"""A load that hashes at this share of its nominal rate draws what it draws at full."""
 
 Claimant = tuple[Load, Command | None, Telemetry, OperatingPoint]
 """A load that tells no watts, what was asked of it, what it tells, and the point where its meter shall prove it."""
@@ -84,14 +84,6 @@ def _standing(facility: Facility, snapshot: Snapshot) -> Iterator[Claimant]:
 def verify_deadline(facility: Facility, load: Load, command: Command) -> float:
     """Return the instant after which a command that nothing confirms has failed."""
     return command.issued_at + ramp_s(load, command) * facility.pacing.verify_margin + READ_GRACE_S
-
-
-def ramp_s(load: Load, command: Command) -> float:
-    """Return the time that the load has for the change; one that reboots for a new point also boots in it."""
-    capability = load.capability
-    if command.verb is Verb.POWER and capability.reboots_on_change:
-        return max(capability.ramp_up_s, capability.ramp_down_s)
-    return capability.ramp_up_s if command.raises else capability.ramp_down_s
 
 
 def _limit_outcome(snapshot: Snapshot, load: Load, entry: LedgerEntry, reading: Telemetry) -> Outcome | None:
@@ -224,21 +216,6 @@ def _waits_for_meter(
     return False
 
 
-def observed_draw(load: Load, reading: Telemetry | None, entry: LedgerEntry) -> float:
-    """Return what the load is believed to draw: its own truthful watts, else nominal watts by its state."""
-    if reading is not None and reading.watts is not None and load.capability.measures_watts:
-        return reading.watts
-    if reading is not None and reading.fault is None and reading.state is not None:
-        if reading.state not in RUNNING:
-            return load.lowest.watts
-        point = named_point(load, entry.stands) if load.steps_between else None
-        known = point is not None and point is not load.lowest and not outruns(load, point, reading)
-        return point.watts if known and point is not None else load.highest.watts
-    if entry.confirmed_point:
-        return load.point(entry.confirmed_point).watts
-    return load.highest.watts
-
-
 def metered_above(facility: Facility, snapshot: Snapshot, load: Load) -> str | None:
     """Return the nearest circuit above the load whose meter has a good reading."""
     for circuit_id in facility.path(load.circuit):
@@ -252,7 +229,7 @@ def metered_above(facility: Facility, snapshot: Snapshot, load: Load) -> str | N
 def _meter_outcomes(facility: Facility, snapshot: Snapshot, lowered: Iterable[Claimant]) -> list[Outcome]:
     """Credit loads that say they draw less but measure no watts, batch by batch, where the circuit meter agrees.
 
-    The meter agrees when what it shows above everything else is within three sigma of the circuit's residual, or
+    The meter agrees when what it shows above everything else is within three sigma of the circuit's background, or
     within a tenth of the smallest draw in the batch; and it is only asked when that smallest draw exceeds six
     sigma, so that not even one of them can still be drawing.
     """
@@ -276,70 +253,20 @@ def _meter_outcomes(facility: Facility, snapshot: Snapshot, lowered: Iterable[Cl
 def _meter_agrees(facility: Facility, snapshot: Snapshot, circuit_id: str, batch: list[Claimant]) -> bool:
     meter_id = facility.circuit_by_id[circuit_id].meter
     meter = snapshot.meters[meter_id] if meter_id is not None else None
-    residual = snapshot.residuals.get(circuit_id)
-    if meter is None or meter.watts is None or residual is None or residual.samples < 1:
+    if meter is None or meter.watts is None:
         return False
     if any(command is not None and meter.at <= command.issued_at for _, command, _, _ in batch):
         return False
     if snapshot.at - meter.at > METER_FRESH_S:
         return False
-    asked = {load.id for load, _, _, _ in batch}
-    others = _expected_others(facility.loads_beneath[circuit_id], snapshot, asked)
+    mean, sigma, beside = background_of(facility, snapshot, circuit_id, meter.watts)
+    aside = beside | {load.id for load, _, _, _ in batch}
+    others = least_others(facility, snapshot, facility.loads_beneath[circuit_id], aside)
     standby = sum(point.watts for _, _, _, point in batch)
     smallest = min(load.next_above(point).watts - point.watts for load, _, _, point in batch)
-    excess = meter.watts - others - residual.mean_watts - standby
-    noise = 3.0 * residual.sigma_watts
+    excess = meter.watts - others - mean - standby
+    noise = 3.0 * sigma
     return 2.0 * noise < smallest and excess <= max(noise, HIDDEN_FRACTION * smallest)
-
-
-def _expected_others(loads: Iterable[Load], snapshot: Snapshot, asked: set[str]) -> float:
-    """Return the least that all loads but the asked ones draw.
-
-    A load on its way, or one that cannot be read, counts at its lowest point: what it no longer draws must not hide
-    a liar. One that should
-    long have stopped and still hashes is no longer on its way.
-    """
-    total = 0.0
-    for load in loads:
-        if load.id in asked:
-            continue
-        entry = snapshot.ledger.entry(load.id)
-        reading = snapshot.telemetry.get(load.id)
-        unread = reading is None or reading.fault is not None
-        if unread or unsettled(snapshot.at, load, entry, reading):
-            total += load.lowest.watts
-            continue
-        total += observed_draw(load, reading, entry)
-    return total
-
-
-def unsettled(at: float, load: Load, entry: LedgerEntry, reading: Telemetry | None) -> bool:
-    """Return whether the load is on its way, so that what it draws now is not known from its reading."""
-    if reading is not None and reading.state in (LoadState.STARTING, LoadState.STOPPING):
-        return True
-    command = entry.command
-    if command is None:
-        return False
-    if command.raises and not load.capability.measures_watts:
-        # It may hash before it draws all that it will.
-        rate = reading.th_per_s if reading is not None else None
-        point = named_point(load, command.point) or load.highest
-        full = rate is not None and rate >= FULL_RATE_FRACTION * point.th_per_s
-        if not full and at < command.issued_at + load.capability.ramp_up_s:
-            return True
-    return entry.pending and not _overdue(at, load, command, reading)
-
-
-def _overdue(at: float, load: Load, command: Command, reading: Telemetry | None) -> bool:
-    """Return whether a load hashes on that should long draw less."""
-    if command.raises or reading is None or reading.state is not LoadState.ACTIVE:
-        return False
-    if command.verb is Verb.SLEEP:
-        return at > command.issued_at + load.capability.ramp_down_s
-    point = named_point(load, command.point)
-    if not load.steps_between or point is None:
-        return False
-    return at > command.issued_at + ramp_s(load, command) and outruns(load, point, reading)
 
 
 def _outcome(

@@ -32,6 +32,8 @@ class Telemetry:
     identity: str | None = None
     fault: str | None = None
     """Why the device could not be read (then every reading is None)."""
+    make: str | None = None
+    """Model and firmware as identified, such as "Antminer S19j Pro / luxos"; a GPU's name. The same for all alike."""
 
 
 class Quality(StrEnum):
@@ -54,6 +56,17 @@ class MeterReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Background:
+    """What a circuit's meter shows beside the loads beneath it that can be read, learnt while nothing moves."""
+
+    mean_watts: float
+    sigma_watts: float
+    samples: int
+    unread: tuple[tuple[str, str], ...] = ()
+    """Loads that could not be read and so are a part of it, each with the latest command to it ("" for none)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Residual:
     """What a circuit's meter shows above the sum of its observed loads: its mean and spread while nothing moves."""
 
@@ -64,3 +77,5 @@ class Residual:
     latest_watts: float
     """Residual of the latest good reading, moving or not."""
     at: float
+    background: Background | None = None
+    """What the meter is held against to prove a stop; None until learnt."""

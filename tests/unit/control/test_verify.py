@@ -16,7 +16,7 @@ from mullet.domain.command import Command, Evidence, LedgerEntry, Outcome, Outco
 from mullet.domain.facility import Facility
 from mullet.domain.load import Load
 from mullet.domain.snapshot import Snapshot
-from mullet.domain.telemetry import LoadState, Quality, Residual, Telemetry
+from mullet.domain.telemetry import Background, LoadState, Quality, Residual, Telemetry
 from mullet.testing.builders import circuit, command, facility, gpu, meter_reading, miner, snapshot, telemetry
 from mullet.testing.virtual_time import START
 
@@ -189,7 +189,8 @@ def batch(
     watts = seen.meters["grid"].watts
     assert watts is not None
     meter = meter_reading("grid", watts + extra, meter_at if meter_at is not None else at, quality)
-    residual = Residual("grid", 500.0, sigma, samples, 500.0, at)
+    background = Background(500.0, sigma, samples) if samples else None
+    residual = Residual("grid", 500.0, sigma, samples, 500.0, at, background)
     entries = [entry_of(order(site.load_by_id[name], Verb.SLEEP)) for name in names]
     return site, replace(
         seen,
