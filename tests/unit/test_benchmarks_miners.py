@@ -15,7 +15,9 @@ from benchmarks.figures import Figure
 from benchmarks.miners import when
 from benchmarks.options import Options
 from benchmarks.sites import MOST_PDUS, make_site
+from benchmarks.workers import miner_poll
 from benchmarks.workers.processes import children, cpu_s, descriptors, resident_mib
+from mullet.domain.telemetry import Telemetry
 from mullet_simulators.miners.models import MODELS
 from mullet_simulators.scenario import load_scenario
 
@@ -141,6 +143,35 @@ def test_a_sick_fleet_is_held_against_itself() -> None:
     assert slower.figure.startswith("5.0 %")
     assert slower.value == pytest.approx(5.0)
     assert slower.met
+
+
+class Feeding:
+    """In a driver's place: whenever the soak asks for its processes, some readings have come since it last did."""
+
+    READINGS = 100
+
+    def __init__(self, fleet: miner_poll.Fleet) -> None:
+        self.asked = 0
+        self._fleet = fleet
+
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        for _ in range(self.READINGS):
+            self._fleet.saw(Telemetry("m", float(self.asked)))
+        self.asked += 1
+        return ()
+
+
+async def test_a_soak_measures_no_readings_that_the_benchmark_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(miner_poll, "SAMPLE_S", 0.0)
+    fleet = miner_poll.Fleet()
+    driver: Any = Feeding(fleet)
+
+    while driver.asked < 3:
+        found = await miner_poll._soak(driver, fleet, 0.05)
+
+    assert len(fleet.gaps) <= Feeding.READINGS
+    assert found["early_mib"] > 0.0
 
 
 def test_the_floor_is_the_lesser_of_both_and_the_parts_add_up() -> None:
