@@ -31,25 +31,54 @@ def is_unread(reading: Telemetry | None, at: float, silent_s: float) -> bool:
     return reading is None or reading.fault is not None or at - reading.at > silent_s
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One load as far as a meter above it is concerned."""
+
+    watts: float
+    """What it draws as it last stood."""
+    moving: bool
+    told_watts: float | None
+    """What it draws by what it tells now; None where it cannot be read."""
+    unsure: bool
+    """Whether its draw is not known although it can be read, or something is asked of it."""
+    asked: tuple[str, str]
+
+
+def see(
+    load: Load, entry: LedgerEntry, latest: Telemetry | None, last_good: Telemetry | None, at: float, silent_s: float
+) -> Seen:
+    """Return what there is to know of one load at `at`."""
+    watts = observed_draw(load, last_good, entry)
+    moving = last_good is None or entry.pending or unsettled(at, load, entry, last_good)
+    if latest is None or is_unread(latest, at, silent_s):
+        return Seen(watts, moving, None, entry.pending, _asked(load, entry))
+    if latest is last_good:
+        return Seen(watts, moving, watts, moving or unproven(load, entry, latest), ("", ""))
+    told_watts, unsure = observed_draw(load, latest, entry), entry.pending or unsettled(at, load, entry, latest)
+    return Seen(watts, moving, told_watts, unsure or unproven(load, entry, latest), ("", ""))
+
+
 @dataclass(slots=True)
-class Beside:
-    """What is read of all loads beneath a circuit at one moment."""
+class Beneath:
+    """All loads beneath a circuit at one moment."""
 
     at: float
-    silent_s: float
-    told_watts: float = 0.0
-    """What those draw that can be read."""
-    unread: list[tuple[str, str]] = field(default_factory=list)
+    watts: float = 0.0
     moving: bool = False
+    told_watts: float = 0.0
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    unsure: bool = False
 
-    def add(self, load: Load, entry: LedgerEntry, reading: Telemetry | None) -> None:
-        """Take in one load by its latest reading."""
-        self.moving = self.moving or entry.pending
-        if reading is None or is_unread(reading, self.at, self.silent_s):
-            self.unread.append(_asked(load, entry))
-            return
-        self.told_watts += observed_draw(load, reading, entry)
-        self.moving = self.moving or unsettled(self.at, load, entry, reading) or unproven(load, entry, reading)
+    def add(self, seen: Seen) -> None:
+        """Take in one load."""
+        self.watts += seen.watts
+        self.moving = self.moving or seen.moving
+        self.unsure = self.unsure or seen.unsure
+        if seen.told_watts is None:
+            self.unread.append(seen.asked)
+        else:
+            self.told_watts += seen.told_watts
 
 
 class Backgrounds:
@@ -59,17 +88,17 @@ class Backgrounds:
         self._quiet_since: dict[str, float] = {}
 
     def next(
-        self, circuit_id: str, known: Background | None, meter: MeterReading, beside: Beside, first_sigma: float
+        self, circuit_id: str, known: Background | None, meter: MeterReading, beneath: Beneath, first_sigma: float
     ) -> Background | None:
         """Return the background after one more good meter reading."""
-        if meter.watts is None or beside.moving:
+        if meter.watts is None or beneath.unsure:
             self._quiet_since.pop(circuit_id, None)
             return known
-        unread = tuple(sorted(beside.unread))
-        quiet_since = self._quiet_since.setdefault(circuit_id, beside.at)
-        if known is not None and beside.at - quiet_since < QUIET_S:
+        unread = tuple(sorted(beneath.unread))
+        quiet_since = self._quiet_since.setdefault(circuit_id, beneath.at)
+        if known is not None and beneath.at - quiet_since < QUIET_S:
             return known
-        latest = meter.watts - beside.told_watts
+        latest = meter.watts - beneath.told_watts
         if known is None or known.unread != unread:
             return Background(latest, max(first_sigma, 1.0), 1, unread)
         weight = max(WEIGHT, 1.0 / (known.samples + 1))

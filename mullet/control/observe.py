@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from mullet.control.background import QUIET_S, Backgrounds, Beside
-from mullet.control.draw import observed_draw, unsettled
+from mullet.control.background import QUIET_S, Backgrounds, Beneath, Seen, see
+from mullet.control.draw import observed_draw
 from mullet.domain.command import CommandLedger, LedgerEntry
 from mullet.domain.facility import Facility, Mode
 from mullet.domain.feeds import Curtailment, PriceCurve, Reading, ServiceDemand
@@ -215,6 +215,8 @@ class Observatory:
 
     def _settle_residuals(self, at: float, ledger: CommandLedger) -> None:
         silent_s = silent_after_s(self._facility)
+        # A load lies beneath several meters; it is looked at once.
+        looked: dict[str, Seen] = {}
         for circuit in self._facility.circuits:
             meter = self._meters.get(circuit.meter) if circuit.meter is not None else None
             if meter is None or meter.watts is None or meter.quality is not Quality.GOOD:
@@ -222,14 +224,14 @@ class Observatory:
             known = self._residuals.get(circuit.id)
             if known is not None and known.at >= meter.at:
                 continue
-            observed, moving, beside = 0.0, False, Beside(at, silent_s)
+            beneath = Beneath(at)
             for load in self._facility.loads_beneath[circuit.id]:
-                entry = ledger.entry(load.id)
-                reading = self._last_good.get(load.id)
-                beside.add(load, entry, self._telemetry.get(load.id))
-                observed += observed_draw(load, reading, entry)
-                moving = moving or reading is None or entry.pending or unsettled(at, load, entry, reading)
-            latest = meter.watts - observed
+                seen = looked.get(load.id)
+                if seen is None:
+                    latest, good = self._telemetry.get(load.id), self._last_good.get(load.id)
+                    seen = looked[load.id] = see(load, ledger.entry(load.id), latest, good, at, silent_s)
+                beneath.add(seen)
+            moving = beneath.moving
             if moving:
                 self._quiet_since.pop(circuit.id, None)
             quiet_since = self._quiet_since.setdefault(circuit.id, at) if not moving else at
@@ -237,12 +239,12 @@ class Observatory:
             residual = _next_residual(
                 circuit.id,
                 known,
-                latest,
+                meter.watts - beneath.watts,
                 meter.at,
                 settled=not moving and (known is None or known.samples == 0 or at - quiet_since >= QUIET_S),
                 first_sigma=first_sigma,
             )
-            background = self._backgrounds.next(circuit.id, residual.background, meter, beside, first_sigma)
+            background = self._backgrounds.next(circuit.id, residual.background, meter, beneath, first_sigma)
             self._residuals[circuit.id] = replace(residual, background=background)
 
 
