@@ -68,6 +68,10 @@ class SimLoad:
         """True state to log at the start, None where the load has none."""
         return None
 
+    def initial_pools(self) -> dict[str, Any] | None:
+        """What the truth log tells of its pool list at the start, None where the load has none."""
+        return None
+
     def truth(self) -> dict[str, Any]:
         """What the control port tells of this load."""
         return {"watts": round(self.watts, 2), "fault": self.fault, "powered": self.powered}
@@ -180,7 +184,13 @@ class Plant:
         """Write the header and the initial states; every load is registered by now."""
         circuits = {s.id: {"parent": s.parent, "limit_w": s.limit_w} for s in self.scenario.circuits}
         loads = {
-            load.id: {"kind": load.kind, "circuit": load.circuit, "service": load.service, "bank": load.bank}
+            load.id: {
+                "kind": load.kind,
+                "circuit": load.circuit,
+                "service": load.service,
+                "bank": load.bank,
+                "pools": load.initial_pools(),
+            }
             for load in self.loads.values()
         }
         self.truth.header(self.scenario.seed, circuits, loads)

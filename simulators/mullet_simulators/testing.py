@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from mullet_simulators.checker import read_truth
+from mullet_simulators.checker.pools import follow_pools
 from mullet_simulators.facility import SERVERS, Facility
 from mullet_simulators.scenario import load_scenario
 
@@ -40,6 +42,23 @@ async def simulated_facility(
         yield facility
     finally:
         await facility.stop()
+
+
+def require_pools_kept(truth: Path) -> dict[str, int]:
+    """How many pool lists changed in a truth log, by cause: by nothing but faults, whatever else failed.
+
+    Raises AssertionError where a request changed one, or where the log does not say what every miner began with;
+    OSError or UnreadableRecord without a readable log.
+    """
+    with truth.open(encoding="utf-8") as lines:
+        read = read_truth(lines)
+    untold = [load for load, pools in read.pools.items() if pools is None]
+    if untold or not read.pools:
+        raise AssertionError(f"{truth.name} does not tell the pools of {untold or 'any miner'}")
+    found = follow_pools(read)
+    if found.requested:
+        raise AssertionError(f"{truth.name}: pool lists were changed by requests: {found.requested}")
+    return found.by_cause
 
 
 def find_subnet() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 LOAD_STATES = frozenset({"hashing", "asleep", "stopping", "starting", "dead", "lost"})
+POOL_CAUSES = frozenset({"fault", "request"})
 
 
 class TruthLog:
@@ -56,6 +57,15 @@ class TruthLog:
     def request(self, load: str, verb: str, answer: str) -> None:
         """A device received a control request and answered "ok", "refused" or "none"."""
         self._write("request", {"load": load, "verb": verb, "answer": answer})
+
+    def pools(self, load: str, digest: str, count: int, cause: str) -> None:
+        """A miner's pool list is another: its digest, how many of its pools have a URL, "fault" or "request".
+
+        Flushed at once, as it must be on record whatever becomes of the process. Raises ValueError for another cause.
+        """
+        if cause not in POOL_CAUSES:
+            raise ValueError(f"no such cause of a change of pools: {cause}")
+        self._write("pools", {"load": load, "digest": digest, "count": count, "cause": cause}, flush=True)
 
     def footer(self) -> None:
         """The clean end: write it and close. Harmless when repeated."""

@@ -71,6 +71,9 @@ class Truth:
     disturbed: dict[str, Steps]
     """State changes and faults of each load: what may end a claim without any command."""
     events: list[Record]
+    pools: dict[str, Record | None]
+    """Digest and count of each miner's pool list at the start; None where the header does not tell."""
+    pool_changes: list[Record]
     gaps: list[Record]
 
     def above(self, circuit: str) -> list[str]:
@@ -201,6 +204,8 @@ def _empty_truth(header: Record) -> Truth:
         states={name: Steps() for name in loads},
         disturbed={name: Steps() for name in loads},
         events=[],
+        pools={name: load.get("pools") for name, load in header["loads"].items() if load["kind"] == "miner"},
+        pool_changes=[],
         gaps=[],
     )
 
@@ -215,6 +220,8 @@ def _keep(truth: Truth, record: Record) -> None:
     elif kind == "limit":
         truth.limits[record["circuit"]].add(t, float(record["limit_w"]))
         truth.announced.append(record)
+    elif kind == "pools":
+        truth.pool_changes.append(record)
     elif kind == "event":
         truth.events.append(record)
         if record["kind"] == "fault" and record.get("load") in truth.disturbed:

@@ -8,6 +8,7 @@ from pathlib import Path
 from .against import check_claims
 from .happenings import follow_events, grade_demand_step
 from .limits import integrate_limits
+from .pools import follow_pools
 from .record import Record, read_claims, read_truth
 
 
@@ -16,6 +17,7 @@ def grade(truth_lines: Iterable[str], claim_lines: Iterable[str]) -> Record:
     truth, claims = read_truth(truth_lines), read_claims(claim_lines)
     limits = integrate_limits(truth)
     claimed = check_claims(truth, claims)
+    pools = follow_pools(truth)
     return {
         "cap_violations": len(limits.violations),
         "cap_violation_list": limits.violations,
@@ -31,6 +33,9 @@ def grade(truth_lines: Iterable[str], claim_lines: Iterable[str]) -> Record:
         "false_acks": len(claimed.caught_false_acks),
         "false_ack_list": claimed.caught_false_acks,
         "uncaught_false_acks": claimed.uncaught_false_acks,
+        "pool_changes": len(pools.requested),
+        "pool_change_list": pools.requested,
+        "pool_changes_by_cause": pools.by_cause,
         "commands": claimed.commands,
         "commands_without_outcome": claimed.without_outcome,
         "outcomes": claimed.outcomes,
@@ -52,7 +57,6 @@ def grade_files(truth: Path, claims: Path) -> Record:
 
 
 def passes(report: Record) -> bool:
-    """No violation, no mismatch, no false acknowledgement believed, and a whole truth log."""
-    return not (
-        report["cap_violations"] or report["truth_mismatches"] or report["uncaught_false_acks"] or report["truth_gaps"]
-    )
+    """No violation, no mismatch, no false acknowledgement believed, no pool list changed, and a whole truth log."""
+    wrong = ("cap_violations", "truth_mismatches", "uncaught_false_acks", "pool_changes", "truth_gaps")
+    return not any(report[name] for name in wrong)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.http import HttpProtocol, HttpReply, HttpRequest
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
@@ -61,7 +62,21 @@ class AxeOs(SimMiner):
         self.log_request(verb, "ok")
         if verb == "reboot":
             self.command_reboot()
+        elif self.fault is not Fault.IGNORE:
+            self._keep(request)
         return HttpReply(200, b"", "text/plain")
+
+    def _keep(self, request: HttpRequest) -> None:
+        """Keep what was posted of its pool; nothing else that it takes is simulated."""
+        try:
+            posted = json.loads(request.body)
+        except ValueError:
+            return
+        fields = {"stratumURL": "url", "stratumUser": "user", "stratumPassword": "pass"}
+        if isinstance(posted, dict):
+            first, *others = self.pools
+            given = {ours: str(posted[theirs]) for theirs, ours in fields.items() if theirs in posted}
+            self.pools = [{**first, **given}, *others]
 
     def _info(self) -> dict[str, Any]:
         said = self.readings()
@@ -96,6 +111,6 @@ class AxeOs(SimMiner):
             "overheat_mode": 0,
             "autofanspeed": 1,
             "fanspeed": 60,
-            "fanrpm": 4200 if said.mining else 0,
+            "fanrpm": fan_rpm(said),
         }
         return {**info, "deviceModel": self.model.wire_name} if nerd else info

@@ -13,6 +13,7 @@ from typing import Any
 
 from mullet_simulators.faults import NO_EFFECT, Fault
 from mullet_simulators.miners.connections import Connections
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
 from mullet_simulators.miners.protobuf import Value, bytes_in, decode, encode, number_in
@@ -141,6 +142,9 @@ class Braiins(SimMiner):
             message = encode([(1, _power(watts))])
         elif verb == "reboot":
             self.command_reboot()
+        elif verb == "pools":
+            # Its groups are not taken apart here; whoever gets as far as this has spoilt the pools already.
+            self.lose_pools()
         elif verb == "restart":
             self.command_restart()
             message = encode([(1, said.mining)])
@@ -232,7 +236,7 @@ class Braiins(SimMiner):
         return encode([(2, encode([(1, target)]))])
 
     def _cooling(self) -> bytes:
-        rpm = 5400 if self.readings().mining else 0
+        rpm = fan_rpm(self.readings())
         return encode([(1, encode([(1, position), (2, rpm)])) for position in range(4)])
 
     def _pool_groups(self) -> bytes:
@@ -266,6 +270,7 @@ class Braiins(SimMiner):
             "devs": self._devs,
             "devdetails": self._devdetails,
             "temps": self._temps,
+            "fans": self._fans,
             "tunerstatus": self._tunerstatus,
             "pools": self._pool_list,
         }
@@ -338,6 +343,11 @@ class Braiins(SimMiner):
             for slot in range(self.model.boards)
         ]
         return self._listed(201, f"{len(temps)} Temp(s)", "TEMPS", temps)
+
+    def _fans(self) -> dict[str, Any]:
+        rpm = fan_rpm(self.readings())
+        fans = [{"FAN": place, "ID": place, "RPM": rpm, "Speed": 60 if rpm else 0} for place in range(4)]
+        return self._listed(202, f"{len(fans)} Fan(s)", "FANS", fans)
 
     def _tunerstatus(self) -> dict[str, Any]:
         said = self.readings()

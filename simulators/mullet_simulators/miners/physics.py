@@ -10,6 +10,7 @@ from typing import Any
 from mullet_simulators.faults import NO_EFFECT, WATTS_TOLD, Fault, miner_faults
 from mullet_simulators.miners.connections import Connections
 from mullet_simulators.miners.models import MinerModel
+from mullet_simulators.miners.pools import PoolList
 from mullet_simulators.plant import Plant, SimLoad
 
 AMBIENT_C = 25.0
@@ -94,9 +95,12 @@ class SimMiner(SimLoad):
         self.limit_w = model.watts
         self.share = 1.0
         self.percent = 100
-        self.pools = [
-            {"url": f"stratum+tcp://pool{n}.example:3333", "user": f"mullet.{load_id}", "pass": "x"} for n in (1, 2, 3)
-        ]
+        self._pools = PoolList(
+            [
+                {"url": f"stratum+tcp://pool{n}.example:3333", "user": f"mullet.{load_id}", "pass": "x"}
+                for n in (1, 2, 3)
+            ]
+        )
         self._started_at = plant.now()
         self._th_5s = 0.0
         self._th_1m = 0.0
@@ -187,7 +191,7 @@ class SimMiner(SimLoad):
             self._lose_power()
             self._back_at = now + self.blip_s
         elif new is Fault.POOLS_LOST:
-            self.lose_pools()
+            self.lose_pools("fault")
         elif new is Fault.FROZEN:
             self._frozen = self.readings()
         elif new is Fault.MISREPORT:
@@ -204,6 +208,15 @@ class SimMiner(SimLoad):
         self.reachable_changed()
 
     # What the protocols read
+
+    @property
+    def pools(self) -> Any:
+        """A copy of its pool list: setting it changes it, as a request does, and logs that."""
+        return self._pools.copy()
+
+    @pools.setter
+    def pools(self, pools: Any) -> None:
+        self.change_pools(pools, "request")
 
     @property
     def target_w(self) -> float:
@@ -255,9 +268,14 @@ class SimMiner(SimLoad):
     def forget_sessions(self) -> None:
         """Drop tokens and the like, as a reboot does."""
 
-    def lose_pools(self) -> None:
+    def change_pools(self, pools: Any, cause: str) -> None:
+        """Hold another pool list, and log it if its content differs; the cause is "fault" or "request"."""
+        if self._pools.replace(pools):
+            self._plant.truth.pools(self.id, cause=cause, **self._pools.told())
+
+    def lose_pools(self, cause: str = "request") -> None:
         """Forget every pool, as a spoilt configuration does."""
-        self.pools = [{"url": "", "user": "", "pass": ""} for _ in self.pools]
+        self.change_pools([{"url": "", "user": "", "pass": ""} for _ in self.pools], cause)
 
     def reachable_changed(self) -> None:
         """Tell the sockets that is_reachable may have changed."""
@@ -270,6 +288,10 @@ class SimMiner(SimLoad):
         """True state at the start."""
         return self.state
 
+    def initial_pools(self) -> dict[str, Any] | None:
+        """Digest and count of its pools at the start."""
+        return self._pools.told()
+
     def truth(self) -> dict[str, Any]:
         """What the control port tells of this miner."""
         return {
@@ -279,7 +301,7 @@ class SimMiner(SimLoad):
             "percent": self.percent,
             "th_per_s": round(self._th_5s, 2),
             "boots": self.boots,
-            "pools": [dict(pool) for pool in self.pools],
+            "pools": self.pools,
         }
 
     def step(self, dt: float, now: float) -> None:

@@ -14,6 +14,7 @@ import pytest
 import mullet_simulators.checker
 from mullet_simulators.checker import UnreadableRecord, grade
 from mullet_simulators.checker.__main__ import main
+from mullet_simulators.checker.report import passes
 
 T0 = 1_760_000_000.0
 CIRCUITS = {
@@ -109,6 +110,7 @@ def test_a_quiet_run_passes_with_every_figure_zero() -> None:
     assert report["over_limit_s"] == 0
     assert report["truth_mismatches"] == 0
     assert report["truth_gaps"] == []
+    assert (report["pool_changes"], report["pool_changes_by_cause"]) == (0, {})
     assert report["worst_15min_mean_percent"] == pytest.approx(100 * 6800 / 8000)
     assert report["demand_step"] is None
 
@@ -400,6 +402,27 @@ def test_raised_watts_of_gpus_are_told_for_a_demand_step() -> None:
     run = demand_run(7.0).command(7.5, "g", "g-001", 600, 3500)
     (event,) = run.outcome(8.2, "g", "g-001", "applied", 3500).grade()["events"]
     assert event["raised_mw"] == pytest.approx(0.0029)
+
+
+# -- pool lists
+
+
+def test_pools_lost_by_a_fault_are_counted_and_nobody_s_doing() -> None:
+    run = Run(steady()).add(3.0, "pools", load="m-001", digest="d0", count=0, cause="fault")
+    report = run.grade()
+    assert (report["pool_changes"], report["pool_change_list"]) == (0, [])
+    assert report["pool_changes_by_cause"] == {"fault": 1}
+    assert passes(report)
+
+
+@pytest.mark.parametrize("cause", ["request", "chance", None])
+def test_pools_changed_by_anything_else_fail_the_run(cause: str | None) -> None:
+    run = Run(steady()).add(3.0, "pools", load="m-001", digest="d0", count=0, cause="fault")
+    report = run.add(4.5, "pools", load="m-002", digest="d1", count=1, cause=cause).grade()
+    assert report["pool_changes"] == 1
+    assert report["pool_change_list"] == [{"load": "m-002", "at_s": 4.5, "cause": str(cause), "count": 1}]
+    assert report["pool_changes_by_cause"] == {"fault": 1, str(cause): 1}
+    assert not passes(report)
 
 
 # -- logs that cannot be trusted
