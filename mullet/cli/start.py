@@ -39,7 +39,8 @@ _DEMO = """Control a simulated facility for real: miners on their vendors' proto
 feed and meters, with the dashboard on http://127.0.0.1:8780. Ctrl-C ends it.
 
 With --seconds the scenario fits itself to that time (30 at least), and an independent checker grades the run.
-Exits 1 if the checker finds a cap violated or a claim untrue. Example: mullet demo --seconds 120 --json"""
+Exits 1 if the checker finds a cap violated, a claim untrue or a pool list changed.
+Example: mullet demo --seconds 120 --json"""
 
 _RUN = """Run the daemon on a policy until SIGTERM or Ctrl-C; devices are left as they are. SIGHUP reloads the policy.
 
@@ -89,7 +90,7 @@ def demo(
         say_json(summary)
     else:
         _show_summary(summary)
-    if summary["cap_violations"] or summary["truth_mismatches"]:
+    if summary["cap_violations"] or summary["truth_mismatches"] or summary["pool_changes"]:
         raise typer.Exit(NO)
 
 
@@ -145,7 +146,8 @@ def _show_summary(summary: dict[str, Any]) -> None:
     say(
         f"graded by the independent checker: {many(summary['cap_violations'], 'cap violation')}, "
         f"{many(summary['truth_mismatches'], 'untrue claim')}, "
-        f"{many(summary['false_acks'], 'false answer')} of devices"
+        f"{many(summary['false_acks'], 'false answer')} of devices, "
+        f"{many(summary['pool_changes'], 'change')} of pool lists"
     )
 
 

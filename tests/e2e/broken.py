@@ -1,4 +1,4 @@
-"""`python broken.py none|guard|verify FOLDER`: the small facility under a daemon that is broken on purpose.
+"""`python broken.py none|guard|verify|pools FOLDER`: the small facility under a daemon that is broken on purpose.
 
 What is broken lies outside the checker: it must see it in the truth alone.
 """
@@ -29,6 +29,9 @@ from mullet.planning.allocate import allocate
 
 SECONDS = 32.0
 ENDLESS_W = 1e9
+WORKER = "mullet_hardware.asic.worker"
+
+start_process = asyncio.create_subprocess_exec
 
 EVENTS: dict[str, Any] = {
     "banks": [
@@ -121,6 +124,13 @@ def believe_every_answer(facility: Facility, snapshot: Snapshot) -> tuple[Outcom
     return (*believed, *(outcome for outcome in verify(facility, snapshot) if outcome.load_id not in known))
 
 
+async def start_forgetful(*command: str, **options: Any) -> asyncio.subprocess.Process:
+    """Start a process, and in the place of the miners' worker one that forgets pools."""
+    if WORKER in command:
+        command = (sys.executable, "-P", str(Path(__file__).with_name("forgetful_worker.py")), *command[-2:])
+    return await start_process(*command, **options)
+
+
 async def idle(running: Running) -> None:
     """Show nothing."""
     await running.stop.wait()
@@ -130,8 +140,9 @@ def main(what: str, folder: Path) -> None:
     """Break it, run it, print the graded summary."""
     broken: dict[str, dict[str, Any]] = {
         "none": {},
-        "guard": {"account": see_endless_room, "allocate": ignore_the_plan},
-        "verify": {"verify": believe_every_answer},
+        "guard": {"mullet.control.decide.account": see_endless_room, "mullet.control.decide.allocate": ignore_the_plan},
+        "verify": {"mullet.control.decide.verify": believe_every_answer},
+        "pools": {"asyncio.create_subprocess_exec": start_forgetful},
     }
     scenario = write_scenario(folder / "scenario.yaml", **EVENTS)
     options = DemoOptions(
@@ -139,7 +150,7 @@ def main(what: str, folder: Path) -> None:
     )
     with ExitStack() as patches:
         for name, instead in broken[what].items():
-            patches.enter_context(patch(f"mullet.control.decide.{name}", instead))
+            patches.enter_context(patch(name, instead))
         summary = asyncio.run(run_demo(options, idle))
     sys.stdout.write(json.dumps(summary) + "\n")
 

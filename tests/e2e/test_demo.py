@@ -62,6 +62,7 @@ def test_the_checker_finds_nothing_wrong(run: Run) -> None:
     assert run.code == 0, run.errors
     assert summary["cap_violations"] == 0, summary["cap_violation_list"]
     assert summary["truth_mismatches"] == 0, summary["mismatch_list"]
+    assert summary["pool_changes"] == 0, summary["pool_change_list"]
     assert summary["truth_gaps"] == []
     assert summary["truth_seconds"] >= SECONDS
 

@@ -36,7 +36,7 @@ def test_the_demo_is_as_good_through_a_broker(broker: Mosquitto, tmp_path: Path)
     assert code == 0, errors
     summary = json.loads(out)
     assert summary["agents"] == ["gpu-node-1"]
-    assert (summary["cap_violations"], summary["truth_mismatches"]) == (0, 0)
+    assert (summary["cap_violations"], summary["truth_mismatches"], summary["pool_changes"]) == (0, 0, 0)
     step = summary["demand_step"]
     assert step["exceeds_room"]
     assert step["gpu_power_s"] <= GPU_POWER_S

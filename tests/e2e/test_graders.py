@@ -21,7 +21,7 @@ class Graded:
 
     def __init__(self, folder: Path) -> None:
         self._runs: dict[str, Process] = {}
-        for what in ("none", "guard", "verify"):
+        for what in ("none", "guard", "verify", "pools"):
             (folder / what).mkdir()
             script = Path(__file__).with_name("broken.py")
             self._runs[what] = Process([sys.executable, script, what, folder / what], folder / f"{what}.log")
@@ -55,6 +55,7 @@ def test_nothing_broken_passes(graded: Graded) -> None:
     assert summary["truth_mismatches"] == 0, summary["mismatch_list"]
     assert summary["false_acks"] >= 2
     assert summary["uncaught_false_acks"] == 0
+    assert summary["pool_changes"] == 0, summary["pool_change_list"]
     assert summary["demand_step"]["exceeds_room"] is True
     assert all(summary["demand_step"]["mining_shed_first"].values())
 
@@ -72,3 +73,12 @@ def test_missing_verification_is_seen_as_truth_mismatches(graded: Graded) -> Non
     liars = {mismatch["load"] for mismatch in summary["mismatch_list"]}
     assert {"wm-b-003", "am-b-002"} <= liars
     assert summary["uncaught_false_acks"] >= 2
+
+
+def test_a_forgetful_driver_is_seen_as_pool_changes(graded: Graded) -> None:
+    summary = graded.summary("pools")
+    assert summary["pool_changes"] == len(summary["pool_change_list"]) > 0
+    assert summary["pool_changes_by_cause"] == {"request": summary["pool_changes"]}
+    assert {change["load"].rpartition("-")[0] for change in summary["pool_change_list"]} == {"am-b"}
+    assert {change["count"] for change in summary["pool_change_list"]} == {1}
+    assert summary["truth_mismatches"] == 0, "what it claims of power is true all the same"
