@@ -7,6 +7,7 @@ import copy
 import logging
 import warnings
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from mullet.domain.telemetry import LoadState
 from mullet.ports import DeviceGarbled, IdentityMismatch, UnsafeWrite
 from mullet_hardware.asic.device import Access, Order
 from mullet_simulators.miners.http import HttpReply
-from mullet_simulators.testing import find_subnet, simulated_facility
+from mullet_simulators.testing import find_subnet, require_pools_kept, simulated_facility
 
 _root = logging.getLogger()
 _before = (list(_root.handlers), _root.level)
@@ -50,7 +51,7 @@ class Site:
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
     subnet = find_subnet()
     banks = [
         {"id": f"b{n}", "number": n, "circuit": "pdu", "model": model, "count": 1, "ramp_scale": 0.04}
@@ -61,9 +62,11 @@ async def site() -> AsyncIterator[Site]:
         "banks": banks,
         "price": {"base_per_mwh": 38.0},
     }
-    async with simulated_facility(scenario, subnet, servers=()) as facility:
+    truth = tmp_path / "truth.jsonl"
+    async with simulated_facility(scenario, subnet, truth=truth, servers=()) as facility:
         here = Site(facility, subnet)
         yield here
+    require_pools_kept(truth)
 
 
 async def test_it_is_told_from_a_stock_antminer_in_both_directions(site: Site) -> None:
@@ -127,7 +130,7 @@ async def test_waking_what_is_awake_writes_nothing(site: Site) -> None:
 async def test_a_configuration_without_pools_is_never_posted(site: Site, order: Order) -> None:
     conf = copy.deepcopy(site.sim._conf)
     for pools in ([], [{"url": "", "user": "", "pass": ""}], None):
-        site.sim.pools = pools
+        site.sim.change_pools(pools, "fault")
         with pytest.raises(UnsafeWrite):
             await site.device().apply(order)
         assert site.sim.pools == pools

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from mullet.domain.command import Verb
 from mullet.ports import DeviceGarbled, DeviceRefused, IdentityMismatch
 from mullet_hardware.asic.device import Access, Device, Order
-from mullet_simulators.testing import find_subnet, simulated_facility
+from mullet_simulators.testing import find_subnet, require_pools_kept, simulated_facility
 
 _root = logging.getLogger()
 _before = (list(_root.handlers), _root.level)
@@ -58,8 +60,11 @@ async def site() -> AsyncIterator[Site]:
         "banks": banks,
         "price": {"base_per_mwh": 38.0},
     }
-    async with simulated_facility(scenario, subnet, servers=()) as facility:
-        yield Site(facility, subnet)
+    with tempfile.TemporaryDirectory() as folder:
+        truth = Path(folder, "truth.jsonl")
+        async with simulated_facility(scenario, subnet, truth=truth, servers=()) as facility:
+            yield Site(facility, subnet)
+        assert require_pools_kept(truth) == {}
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from mullet.adapters.journal import JournalReader
 from mullet.cli.client import NoDaemon, Refused, find_daemon
 from mullet.ports import JournalError, JournalRow
-from mullet_simulators.testing import find_subnet
+from mullet_simulators.testing import find_subnet, require_pools_kept
 
 T = TypeVar("T")
 
@@ -224,8 +224,9 @@ class Simulator:
         return dict(self.ask(op="status")["states"])
 
     def close(self) -> None:
-        """End it."""
+        """End it. Raises AssertionError if its truth log holds a pool list that a request changed."""
         self.process.close()
+        require_pools_kept(self.truth.path)
 
 
 class Daemon:

@@ -36,7 +36,7 @@ from mullet.testing.builders import miner
 from mullet.testing.leaks import open_descriptors
 from mullet_hardware.asic.driver import AsicDriver
 from mullet_simulators.facility import Facility
-from mullet_simulators.testing import simulated_facility
+from mullet_simulators.testing import require_pools_kept, simulated_facility
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -96,9 +96,11 @@ async def opened(driver: AsicDriver) -> AsyncIterator[AsicDriver]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def facility() -> AsyncIterator[Facility]:
-    async with simulated_facility(SCENARIO, servers=()) as running:
+async def facility(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Facility]:
+    truth = tmp_path_factory.mktemp("facility") / "truth.jsonl"
+    async with simulated_facility(SCENARIO, servers=(), truth=truth) as running:
         yield running
+    assert require_pools_kept(truth) == {}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

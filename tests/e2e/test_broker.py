@@ -166,8 +166,10 @@ class Plant:
     def close(self) -> None:
         for process in [*(daemon.process for daemon in self.daemons), *self.agents]:
             process.close()
-        self.simulator.close()
-        self.broker.kill()
+        try:
+            self.simulator.close()
+        finally:
+            self.broker.kill()
 
 
 @pytest.fixture(scope="module")

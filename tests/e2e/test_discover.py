@@ -25,7 +25,7 @@ from mullet_simulators.facility import Facility
 from mullet_simulators.faults import WITHOUT_PASSWORD
 from mullet_simulators.miners.catalogue import DEVICES as PROTOCOLS
 from mullet_simulators.miners.models import MODELS
-from mullet_simulators.testing import simulated_facility
+from mullet_simulators.testing import require_pools_kept, simulated_facility
 
 pytestmark = [pytest.mark.e2e]
 
@@ -95,6 +95,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
                 host = facility.host(load)
                 classes[host], loads[host] = class_of(MODELS[bank["model"]].protocol), load
         yield Site(facility, classes, loads)
+    assert require_pools_kept(tmp_path / "truth.jsonl") == {}
 
 
 def discoverer(secrets: Mapping[str, str] | None = None, **options: Any) -> AsicDiscoverer:
