@@ -75,7 +75,7 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
             Channel.WEB: _commands("GET /,GET /capabilities,GET /api/system/info"),
         },
         ANTMINER_MODERN: {
-            Channel.RPC: _commands("summary"),
+            Channel.RPC: _commands("summary,stats"),
             Channel.WEB: _commands(
                 "GET /,GET /cgi-bin/get_miner_conf.cgi,GET /cgi-bin/get_system_info.cgi,GET /cgi-bin/summary.cgi",
                 "POST /cgi-bin/set_miner_conf.cgi",
@@ -101,19 +101,19 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
         MARATHON: {
             Channel.WEB: _commands(
                 "GET /kaonsu/v1/brief,GET /kaonsu/v1/overview,GET /kaonsu/v1/miner_config,"
-                "GET /kaonsu/v1/log?type=miner_config_history",
+                "GET /kaonsu/v1/hashboards,GET /kaonsu/v1/fans,GET /kaonsu/v1/log?type=miner_config_history",
                 "POST /kaonsu/v1/miner_config",
             ),
         },
         VNISH: {
             Channel.WEB: _commands(
-                "GET /,GET /api/v1/info,GET /api/v1/summary,GET /api/v1/perf-summary,GET /api/v1/settings,"
-                "GET /api/v1/autotune/presets,POST /api/v1/unlock",
+                "GET /,GET /api/v1/info,GET /api/v1/status,GET /api/v1/summary,GET /api/v1/perf-summary,"
+                "GET /api/v1/settings,GET /api/v1/autotune/presets,POST /api/v1/unlock",
                 "POST /api/v1/mining/stop,POST /api/v1/mining/start,POST /api/v1/mining/restart,POST /api/v1/settings",
             ),
         },
         BRAIINS: {
-            Channel.RPC: _commands("version,summary,tunerstatus,temps"),
+            Channel.RPC: _commands("version,summary,tunerstatus,temps,devs,fans"),
             Channel.GRPC: _commands(
                 "/braiins.bos.v1.AuthenticationService/Login,/braiins.bos.v1.MinerService/GetMinerDetails,"
                 "/braiins.bos.v1.MinerService/GetMinerStats,/braiins.bos.v1.PerformanceService/GetTunerState",
@@ -129,20 +129,20 @@ ALLOWED: Mapping[str, Mapping[Channel, Commands]] = MappingProxyType(
         },
         AURADINE: {
             # What may be posted to the mode is bounded in firmware/auradine.py.
-            Channel.RPC: _commands("summary"),
-            Channel.WEB: _commands("GET /ipreport,GET /mode,GET /psu", "POST /token,POST /mode"),
+            Channel.RPC: _commands("summary,devs"),
+            Channel.WEB: _commands("GET /ipreport,GET /mode,GET /psu,GET /fan", "POST /token,POST /mode"),
         },
         LUXOS: {
             # After the colon the argument, where it decides what the command does.
             Channel.RPC: _commands(
-                "version,summary,power,config,temps,profiles,atm,session",
+                "version,summary,power,config,temps,profiles,atm,session,devs,fans,events",
                 "logon,logoff,curtail:sleep,curtail:wakeup,profileset,atmset",
             ),
         },
         WHATSMINER_V3: {
             # After the colon the argument, where it decides what the command does.
             Channel.RPC: _commands(
-                "get.device.info,get.miner.status:summary",
+                "get.device.info,get.miner.status:summary,get.miner.status:summary+edevs",
                 "set.miner.service:stop,set.miner.service:start,set.miner.power_percent",
             ),
         },
@@ -159,7 +159,7 @@ def allow(firmware: str, channel: Channel, command: str, payload: bytes = b"") -
     listed = ALLOWED.get(firmware, {}).get(channel, Commands())
     if command in listed.writes:
         return AllowedRequest(firmware, channel, command, True, payload)
-    parts = command.split("+") if channel is Channel.RPC else [command]
+    parts = command.split("+") if channel is Channel.RPC and command not in listed.reads else [command]
     if not all(part in listed.reads for part in parts):
         raise UnsafeWrite(f"{command} is not among the commands that may be sent to {firmware}")
     return AllowedRequest(firmware, channel, command, False, payload)

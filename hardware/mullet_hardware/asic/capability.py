@@ -29,6 +29,10 @@ AXEOS = "axeos"
 MONITOR = "monitor"
 
 
+HEALTH = ("boards", "temperatures", "fans", "errors")
+"""What a miner is asked for every few minutes, where it tells it."""
+
+
 class Grade(StrEnum):
     """What a claim about a firmware rests on, the strongest first."""
 
@@ -68,6 +72,8 @@ class Firmware:
     grade_of_writes: Grade | None
     """None where nothing is ever written."""
     sources: str
+    untold: frozenset[str] = frozenset()
+    """What of HEALTH it does not tell, or is not asked for."""
 
 
 def _capability(
@@ -127,6 +133,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 grade_of_reads=Grade.SOURCE,
                 grade_of_writes=None,
                 sources="pyasic 0.79 (backends/antminer.py, bmminer.py): no stop in the firmware's interface",
+                untold=frozenset({"errors"}),
             ),
             Firmware(
                 name=WHATSMINER_V2,
@@ -232,6 +239,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 grade_of_reads=Grade.SOURCE,
                 grade_of_writes=Grade.SOURCE,
                 sources="pyasic 0.79 (web/auradine.py)",
+                untold=frozenset({"errors"}),
             ),
             Firmware(
                 name=MARATHON,
@@ -248,6 +256,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 grade_of_reads=Grade.SOURCE,
                 grade_of_writes=Grade.SOURCE,
                 sources="pyasic 0.79 (web/marathon.py); asic-rs (marathon), whose pause and resume ran on a device",
+                untold=frozenset({"errors"}),
             ),
             Firmware(
                 name=AVALON,
@@ -293,6 +302,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
                 grade_of_reads=Grade.SOURCE,
                 grade_of_writes=None,
                 sources="pyasic 0.79",
+                untold=frozenset(HEALTH),
             ),
         )
     }

@@ -80,6 +80,8 @@ class AsicDriver:
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
+        self._compared: dict[str, Health] = {}
+        """By load what its next look is compared with."""
         """Process ids of the workers that run at present."""
         return tuple(worker.pid for worker in self._workers if worker.pid is not None)
 
@@ -248,8 +250,9 @@ class AsicDriver:
 
     def _healthy(self, row: list[Any]) -> None:
         load_id, health = Health.unpack(row)
-        worse = health.worse_than(self._health.get(load_id))
-        self._health[load_id] = health
+        before = self._compared.get(load_id)
+        worse = health.worse_than(before)
+        self._health[load_id], self._compared[load_id] = health, health.after(before)
         if worse:
             log.warning("%s %s", load_id, "; ".join(worse))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mullet.domain.load import Load
@@ -91,35 +91,49 @@ class Health:
     """What is asked of a miner every few minutes only; None is unknown."""
 
     boards: int | None = None
-    """Hash boards at work."""
+    """Hash boards at work; 0 while the miner rests."""
     celsius: float | None = None
-    """Of the hottest chip."""
+    """Of the hottest chip, or of the hottest board where chips are not told."""
     fan_rpm: float | None = None
     """Of the slowest fan."""
     errors: tuple[str, ...] | None = None
-    """Codes of errors that the miner reports now."""
+    """What the miner reports as wrong now: codes, or words where it has no codes."""
+    boards_fitted: int | None = None
+    """Hash boards that the miner has found, at work or not."""
 
     def pack(self, load_id: str) -> list[Any]:
         """Return the health as a row."""
         errors = None if self.errors is None else list(self.errors)
-        return [load_id, self.boards, self.celsius, self.fan_rpm, errors]
+        return [load_id, self.boards, self.celsius, self.fan_rpm, errors, self.boards_fitted]
 
     @classmethod
     def unpack(cls, row: list[Any]) -> tuple[str, Health]:
         """Return the load and the health that `pack` made."""
-        load_id, boards, celsius, fan_rpm, errors = row
-        return load_id, cls(boards, celsius, fan_rpm, None if errors is None else tuple(errors))
+        load_id, boards, celsius, fan_rpm, errors, boards_fitted = row
+        return load_id, cls(boards, celsius, fan_rpm, None if errors is None else tuple(errors), boards_fitted)
+
+    def after(self, before: Health | None) -> Health:
+        """Return what the next look is compared with: what a miner at rest cannot tell is as it was before."""
+        if before is None:
+            return self
+        errors = before.errors if self.errors is None else self.errors
+        return replace(self if self.boards else before, errors=errors)
 
     def worse_than(self, before: Health | None) -> list[str]:
-        """Return in words what has become worse; of a miner seen for the first time, what it reports as errors."""
+        """Return in words what has become worse; of a miner seen for the first time, what is wrong with it.
+
+        A miner at rest has no board at work: that is no fault of its boards and fans.
+        """
         said = []
         known = set() if before is None or before.errors is None else set(before.errors)
         new = [code for code in self.errors or () if code not in known]
         if new:
             said.append(f"reports error {', '.join(new)}")
         had = None if before is None else before.boards
-        if had is not None and self.boards is not None and self.boards < had:
+        if self.boards and had and self.boards < had:
             said.append(f"{self.boards} of {had} boards are left")
+        elif self.boards and not had and self.boards < (self.boards_fitted or 0):
+            said.append(f"{self.boards} of {self.boards_fitted} boards work")
         if self.fan_rpm == 0.0 and self.boards and before is not None and before.fan_rpm:
             said.append("a fan stands still")
         return said

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mullet.domain.load import Steering
-from mullet_hardware.asic.capability import FIRMWARES, MONITOR, Firmware, Grade
+from mullet_hardware.asic.capability import FIRMWARES, HEALTH, MONITOR, Firmware, Grade
 
 RESULTS = Path(__file__).parents[2] / "contract-results.json"
 RESULTS_HEADING = "## What the contract showed"
@@ -77,6 +77,7 @@ def capabilities() -> str:
             "a change reboots it",
             "writes are",
             "reports watts",
+            "reports of boards, heat, fans, errors",
             "ramp down, up",
         ),
         (_can(each) for each in firmwares),
@@ -132,8 +133,16 @@ def _can(firmware: Firmware) -> tuple[str, ...]:
         "-" if watched else "yes" if capability.reboots_on_change else "no",
         str(firmware.keeps),
         "yes" if capability.measures_watts else "no",
+        _health(firmware),
         "-" if watched else f"{capability.ramp_down_s:g} s, {capability.ramp_up_s:g} s",
     )
+
+
+def _health(firmware: Firmware) -> str:
+    if firmware.untold == frozenset(HEALTH):
+        return "not asked"
+    untold = [name for name in HEALTH if name in firmware.untold]
+    return f"all but {', '.join(untold)}" if untold else "all"
 
 
 def _known(firmware: Firmware) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.http import DigestGuard, HttpProtocol, HttpReply, HttpRequest
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
@@ -245,7 +246,7 @@ class Antminer(SimMiner):
             "rate_unit": "GH/s",
             "chain_num": boards,
             "fan_num": 4,
-            "fan": [5400 if said.mining else 0] * 4,
+            "fan": [fan_rpm(said)] * 4,
             "hwp_total": 0.0,
             "miner-mode": int(self._work_mode()),
             "freq-level": 100,
@@ -320,13 +321,14 @@ class Antminer(SimMiner):
             "rate_unit": "GH",
         }
         for fan in range(1, 5):
-            body[f"fan{fan}"] = 5400 if said.mining else 0
+            body[f"fan{fan}"] = fan_rpm(said)
         for slot in range(1, boards + 1):
             body[f"temp{slot}"] = round(said.board_c)
             body[f"temp2_{slot}"] = round(said.board_c + 12.0)
             body[f"chain_rate{slot}"] = f"{said.th_per_s_5s / boards * 1000:.2f}"
             body[f"chain_acn{slot}"] = self.model.chips_per_board
             body[f"chain_acs{slot}"] = " ooo"
+            body[f"temp_chip{slot}"] = "-".join([str(round(said.board_c + 12.0))] * 4)
         kind = {"BMMiner": "1.0.0", "Miner": "uart_trans.1.3", "CompileTime": FIRMWARE}
         return {**self._listed(70, "BMMiner stats"), "STATS": [{**kind, "Type": self.model.wire_name}, body]}
 

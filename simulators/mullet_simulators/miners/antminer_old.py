@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.http import DigestGuard, HttpProtocol, HttpReply, HttpRequest
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
@@ -161,8 +162,7 @@ class AntminerOld(SimMiner):
             "miner_count": boards,
             "frequency": "550",
             "fan_num": 2,
-            "fan5": 5400 if said.mining else 0,
-            "fan6": 5280 if said.mining else 0,
+            **{f"fan{place}": fan_rpm(said) if place in (5, 6) else 0 for place in range(1, 9)},
             "temp_num": boards,
         }
         for chain in range(1, 17):

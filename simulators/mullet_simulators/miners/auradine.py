@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.http import HttpProtocol, HttpReply, HttpRequest
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
@@ -191,8 +192,8 @@ class Auradine(SimMiner):
         return self._listed("IPReport", [body])
 
     def _fans(self) -> dict[str, Any]:
-        speed = 5400 if self.readings().mining else 0
-        return self._listed("Fan", [{"ID": f"Fan{fan}", "Max": 7000, "Speed": speed} for fan in range(1, 5)])
+        speed = fan_rpm(self.readings())
+        return self._listed("Fan", [{"ID": fan, "Max": 7700, "Speed": speed} for fan in range(1, 5)])
 
     # RPC
 

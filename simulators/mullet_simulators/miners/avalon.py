@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import NO_EFFECT, Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import AMBIENT_C, Listener, SimMiner
 from mullet_simulators.miners.rpc import RPC_PORT, Reply, RpcProtocol, encode_rpc
@@ -182,7 +183,7 @@ class Avalon(SimMiner):
         level = min(range(3), key=lambda number: abs(self._levels_w[number] - said.limit_w))
         out_w = round(said.watts * 0.957) if on else 0
         gh = {"now": said.th_per_s_5s * 1e3, "mean": said.th_per_s_1m * 1e3}
-        fan = 2660 if on else 0
+        fan = fan_rpm(said)
         fields = {
             "Ver": f"Q-{FIRMWARE}",
             "DNA": self.dna,
@@ -196,6 +197,7 @@ class Avalon(SimMiner):
             "TMax": round(said.board_c) + 8 if on else 0,
             "TAvg": round(said.board_c) + 3 if on else 0,
             **{f"Fan{number}": fan for number in range(1, 5)},
+            "FanErr": 0,
             "SoftOffTime": self._times["softoff"],
             "SoftOnTime": self._times["softon"],
             "PS": f"0 1221 {2421 if on else 4} {round(out_w / 24.21)} {out_w} 2422 {round(said.watts)}",
@@ -204,6 +206,8 @@ class Avalon(SimMiner):
             "GHSavg": f"{gh['mean']:.2f}",
             "MGHS": f"{gh['mean']:.2f}",
             "SoftOFF": 0 if on else SOFT_OFF,
+            "ECHU": 0,
+            "ECMM": 0,
             "WORKMODE": level,
             "WORKLEVEL": 0,
             "MPO": (800, 1250, 1600)[level],

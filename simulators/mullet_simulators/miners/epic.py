@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.http import HttpProtocol, HttpReply, HttpRequest
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
@@ -120,7 +121,7 @@ class Epic(SimMiner):
             "HBs": self._boards(),
             "Power Supply Stats": {"Input Power": round(said.watts, 2), "Input Voltage": 240.0, "Output Voltage": 14.2},
             "Fans": {"Fans Speed": 60 if said.mining else 0},
-            "Fans Rpm": {f"Fans Speed {fan}": 5400 if said.mining else 0 for fan in range(1, 5)},
+            "Fans Rpm": {f"Fans Speed {fan}": fan_rpm(said) for fan in range(1, 5)},
             "PerpetualTune": {"Running": False, "Algorithm": {}},
             "Misc": {"Locate Miner State": False},
         }

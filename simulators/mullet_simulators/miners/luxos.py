@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.luxos_profiles import CURVE, DEFAULT, NOMINAL, PROFILES, Profile
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import POWER_CHANGE_S, Listener, SimMiner
@@ -24,6 +25,7 @@ ATM_AFTER_S = 3.0
 RELEASE = "2025.4.8.220305"
 VERSION = f"{RELEASE}-57b389c7"
 TEMPCTRL = {"Mode": "Automatic", "Target": 55.0, "Hot": 70.0, "Dangerous": 80.0}
+REST_RPM = 1500
 INVALID, LOST_SESSION, TAKEN, BAD_ARGUMENT = 14, 401, 402, 400
 
 
@@ -214,6 +216,8 @@ class LuxOs(SimMiner):
             "devdetails": self._devdetails,
             "stats": self._stats,
             "fans": self._fans,
+            "devs": self._devs,
+            "events": lambda: self._listed("EVENTS", [], 357, "Miner Events"),
             "tempctrl": lambda: self._listed("TEMPCTRL", [dict(TEMPCTRL)], 200, "Temperature control"),
             "groups": lambda: self._listed("GROUPS", [{"GROUP": 0, "Name": "default", "Quota": 1}], 79, "1 Group(s)"),
         }
@@ -311,8 +315,27 @@ class LuxOs(SimMiner):
         boards = [{"DEVDETAILS": slot, "ID": slot, "Name": "", **kind} for slot in range(self.model.boards)]
         return self._listed("DEVDETAILS", boards, 69, "Device Details")
 
+    def _devs(self) -> dict[str, Any]:
+        said, boards = self.readings(), self.model.boards
+        entries = [
+            {
+                "ASC": slot,
+                "ID": slot,
+                "Enabled": "Y",
+                "Status": "Alive",
+                "Temperature": round(said.board_c, 1),
+                "MHS 5s": said.th_per_s_5s / boards * 1e6,
+                "MHS av": said.th_per_s_1m / boards * 1e6,
+                "Nominal MHS": self.model.th_per_s / boards * 1e6,
+                "Profile": self.profile.name,
+                "SerialNumber": f"{self.serial}{slot}",
+            }
+            for slot in range(boards)
+        ]
+        return self._listed("DEVS", entries, 9, f"{boards} ASC(s)")
+
     def _fans(self) -> dict[str, Any]:
-        rpm = 5640 if self.readings().mining else 1500
+        rpm = fan_rpm(self.readings(), REST_RPM)
         return self._listed("FANS", [{"FAN": f"FAN{n}", "ID": n, "RPM": rpm, "Speed": 65} for n in range(4)], 202, "")
 
     def _stats(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.http import DigestGuard, HttpProtocol, HttpReply, HttpRequest
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
@@ -85,6 +86,8 @@ class Marathon(SimMiner):
         pages: dict[str, Callable[[], Any]] = {
             "brief": self._brief,
             "overview": self._overview,
+            "hashboards": self._hashboards,
+            "fans": self._fans,
             "miner_config": self._reported_conf,
             "log?type=miner_config_history": lambda: self._history,
         }
@@ -174,6 +177,29 @@ class Marathon(SimMiner):
             "control_board": "AMLogic",
             "version_firmware": "1.0.3",
         }
+
+    def _hashboards(self) -> dict[str, Any]:
+        """A sleeping one powers no board, and so finds no chips."""
+        said, boards = self.readings(), self.model.boards
+        board_c = round(said.board_c) if said.mining else 0
+        chip_c = board_c + 12 if said.mining else 0
+        found = [
+            {
+                "index": slot,
+                "hashrate_average": round(said.th_per_s_5s / boards * 1000, 2),
+                "hashrate_ideal": round(self.model.th_per_s / boards * 1000, 2),
+                "asic_num": self.model.chips_per_board if said.mining else 0,
+                "temperature_pcb": [board_c] * 4,
+                "temperature_chip": [chip_c] * 4,
+                "serial_number": f"MARA{slot}",
+            }
+            for slot in range(boards)
+        ]
+        return {"hashboards": found}
+
+    def _fans(self) -> dict[str, Any]:
+        rpm = fan_rpm(self.readings())
+        return {"fans": [{"index": place, "current_speed": rpm} for place in range(4)]}
 
     # RPC
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.http import HttpProtocol, HttpReply, HttpRequest
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
@@ -235,10 +236,29 @@ class Vnish(SimMiner):
             "power_consumption": round(said.watts),
             "power_usage": round(said.watts),
             "pools": pools,
-            "cooling": {"fan_num": 4, "fans": [], "fan_duty": 60 if said.mining else 0},
-            "chains": [],
+            "cooling": {"fan_num": 4, "fans": self._fans(), "fan_duty": 60 if said.mining else 0},
+            "chains": self._chains(board_c, chip_c),
         }
         return {"miner": miner}
+
+    def _fans(self) -> list[dict[str, Any]]:
+        rpm = fan_rpm(self.readings())
+        return [{"id": place, "rpm": rpm, "status": "ok", "max_rpm": 6150} for place in range(4)]
+
+    def _chains(self, board_c: int, chip_c: int) -> list[dict[str, Any]]:
+        said, boards = self.readings(), self.model.boards
+        return [
+            {
+                "id": number,
+                "frequency": 675.0 if said.mining else 0.0,
+                "hashrate_ideal": self.model.th_per_s / boards * 1000,
+                "hashrate_rt": round(said.th_per_s_5s / boards * 1000, 2),
+                "pcb_temp": {"min": board_c, "max": board_c},
+                "chip_temp": {"min": chip_c, "max": chip_c},
+                "status": {"state": "mining" if said.mining else "stopped"},
+            }
+            for number in range(1, boards + 1)
+        ]
 
     def _preset_of(self, watts: int, th_per_s: int, tuned: bool) -> dict[str, Any]:
         return {

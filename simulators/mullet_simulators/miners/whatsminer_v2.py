@@ -17,6 +17,7 @@ from typing import Any
 from Crypto.Cipher import AES
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.md5crypt import ALPHABET, md5crypt
 from mullet_simulators.miners.models import MinerModel
 from mullet_simulators.miners.physics import Listener, SimMiner
@@ -244,7 +245,7 @@ class Whatsminer(SimMiner):
 
     def _summary(self) -> dict[str, Any]:
         said = self.readings()
-        spinning = 5400 if said.mining else 0
+        spinning = fan_rpm(said)
         body = {
             "Elapsed": said.elapsed_s,
             "MHS av": round(said.th_per_s_1m * 1e6, 2),
@@ -301,6 +302,9 @@ class Whatsminer(SimMiner):
                 "Status": "Alive",
                 "Temperature": round(said.board_c, 1),
                 "Chip Temp Avg": round(said.board_c + 8.0, 1),
+                "Chip Temp Max": round(said.board_c + 15.0, 1),
+                "Fan Speed In": fan_rpm(said),
+                "Fan Speed Out": fan_rpm(said),
                 "MHS 5s": round(said.th_per_s_5s / boards * 1e6, 2),
                 "MHS 1m": round(said.th_per_s_1m / boards * 1e6, 2),
                 "Effective Chips": self.model.chips_per_board,

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from mullet_simulators.faults import Fault
+from mullet_simulators.miners.cooling import fan_rpm
 from mullet_simulators.miners.framed import FramedProtocol
 from mullet_simulators.miners.md5crypt import ALPHABET
 from mullet_simulators.miners.models import MinerModel
@@ -254,8 +255,8 @@ class WhatsminerV3(SimMiner):
             "chip-temp-max": chip_c + 5.0,
             "power-limit": round(said.limit_w),
             "up-freq-finish": 1 if self.state == "hashing" else 0,
-            "fan-speed-in": 4980 if said.mining else 0,
-            "fan-speed-out": 5070 if said.mining else 0,
+            "fan-speed-in": fan_rpm(said),
+            "fan-speed-out": fan_rpm(said),
         }
 
     def _pool_list(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pyasic.web.antminer import AntminerModernWebAPI
@@ -38,6 +39,7 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.health_rules import antminer_errors, antminer_health
 from mullet_hardware.asic.firmware.rules import (
     LOW,
     MODES_OF_POINTS,
@@ -51,7 +53,7 @@ from mullet_hardware.asic.firmware.rules import (
     mode_to_write,
     state_by_mode,
 )
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import ConnectionRefused, exchange, parse_object, rpc_is_whole
 from mullet_hardware.asic.web import WebSession
 
@@ -172,6 +174,14 @@ class AntminerModern:
             raise DeviceGarbled(f"{host} (set_miner_conf) answered without a code")
         return Answer(code == "M000", f"{code} {short(said.get('msg', ''))}".strip())
 
+    async def health(self) -> Health:
+        """Return boards, hottest sensor and slowest fan from the RPC, and the checks that its web interface shows."""
+        await self.pin.ensure(self._who)
+        host = self._access.host
+        told = antminer_health(await self._rpc("stats"), f"{host} (rpc stats)")
+        who = f"{host} (web summary)"
+        return replace(told, errors=antminer_errors(first_of(await self._web.summary(), "SUMMARY", who), who))
+
     async def _read(self, ask_mode: bool) -> Reading:
         await self.pin.ensure(self._who)
         th_per_s, refused = None, None
@@ -190,10 +200,12 @@ class AntminerModern:
 
     async def _rate_by_rpc(self) -> float | None:
         who = f"{self._access.host} (rpc summary)"
-        request = allow(ANTMINER_MODERN, Channel.RPC, "summary", b'{"command": "summary"}')
+        return antminer_rate(first_of(await self._rpc("summary"), "SUMMARY", who), who)
+
+    async def _rpc(self, command: str) -> dict[str, Any]:
+        request = allow(ANTMINER_MODERN, Channel.RPC, command, f'{{"command": "{command}"}}'.encode())
         raw = await exchange(self._access.host, self._access.rpc_port, request, rpc_is_whole)
-        summary = first_of(parse_object(raw, who), "SUMMARY", who)
-        return antminer_rate(summary, who)
+        return parse_object(raw, f"{self._access.host} (rpc {command})")
 
     async def _rate_by_web(self) -> float | None:
         who = f"{self._access.host} (web summary)"

@@ -26,8 +26,9 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.health_rules import antminer_health
 from mullet_hardware.asic.firmware.rules import antminer_identities, antminer_rate
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 from mullet_hardware.asic.web import WebSession
 
@@ -77,6 +78,11 @@ class AntminerOld:
     async def apply(self, order: Order) -> Answer:
         """Raise DeviceRefused: nothing in this firmware's interface stops it."""
         raise DeviceRefused(f"{self._access.host} is only watched: its firmware cannot be stopped")
+
+    async def health(self) -> Health:
+        """Return boards, hottest sensor and slowest fan, from one request; of errors this firmware tells nothing."""
+        await self.pin.ensure(self._who)
+        return antminer_health(await self._rpc("stats"), f"{self._access.host} (rpc stats)")
 
     async def _read(self, ask_celsius: bool) -> Reading:
         await self.pin.ensure(self._who)

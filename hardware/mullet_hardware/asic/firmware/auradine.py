@@ -34,12 +34,14 @@ from mullet_hardware.asic.device import (
     Order,
     first_of,
     number,
+    refuse_error,
     require_write_access,
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.health_rules import at_work, entries, hottest, slowest
 from mullet_hardware.asic.firmware.rules import state_by_switch
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import ConnectionRefused, exchange, parse_object, rpc_is_whole
 from mullet_hardware.asic.web import HttpAnswer, fetch
 
@@ -135,9 +137,26 @@ class Auradine:
         self._polls_since_mode = 0
 
     async def prepare(self) -> None:
-        """Hold a token, so that an order needs no request before it."""
-        if self._web.token is None:
+        """Hold a token, so that an order needs no request before it; polls renew one that was lost."""
+        if self._web.token is None and self._access.barred is None:
             await self._web.auth()
+
+    async def health(self) -> Health:
+        """Return boards and the hottest from the RPC, the slowest fan from the web; of errors nothing is known."""
+        await self.pin.ensure(self._who)
+        host = self._access.host
+        who = f"{host} (rpc devs)"
+        devs = await self._rpc("devs")
+        refuse_error(devs, who)
+        boards = entries(devs.get("DEVS"), "boards", who)
+        fans = await self._web.get_fan()
+        refuse_error(fans, f"{host} (fan)")
+        return Health(
+            boards=at_work([_rate_of(board, who) for board in boards]),
+            boards_fitted=len(boards),
+            celsius=hottest(board.get("Temperature") for board in boards),
+            fan_rpm=slowest((fan.get("Speed") for fan in entries(fans.get("Fan"), "fans", host)), f"{host} (fan)"),
+        )
 
     async def identify(self) -> Found:
         """Return who answers, after a check that it is an Auradine.
@@ -208,9 +227,12 @@ class Auradine:
 
     async def _ask_rate(self) -> float | None:
         who = f"{self._access.host} (rpc summary)"
-        request = allow(AURADINE, Channel.RPC, "summary", b'{"command": "summary"}')
+        return number(first_of(await self._rpc("summary"), "SUMMARY", who), "MHS 5s", 1e-6, MOST_TH_PER_S, who)
+
+    async def _rpc(self, command: str) -> dict[str, Any]:
+        request = allow(AURADINE, Channel.RPC, command, f'{{"command": "{command}"}}'.encode())
         raw = await exchange(self._access.host, self._access.rpc_port, request, rpc_is_whole)
-        return number(first_of(parse_object(raw, who), "SUMMARY", who), "MHS 5s", 1e-6, MOST_TH_PER_S, who)
+        return parse_object(raw, f"{self._access.host} (rpc {command})")
 
     async def _ask_mode(self) -> None:
         who = f"{self._access.host} (mode)"
@@ -280,6 +302,11 @@ def _is_refused_token(answer: HttpAnswer) -> bool:
     if not isinstance(status, dict) or status.get("STATUS") not in ("E", "F"):
         return False
     return any(word in text_of(status, "Msg").lower() for word in ACCESS_WORDS)
+
+
+def _rate_of(board: Mapping[str, Any], who: str) -> float | None:
+    """Return the hashrate of a board in TH/s, 0 for one that is not alive."""
+    return number(board, "MHS 5s", 1e-6, MOST_TH_PER_S, who) if text_of(board, "Status") == "Alive" else 0.0
 
 
 def _identities(report: Mapping[str, Any], host: str) -> tuple[str, ...]:

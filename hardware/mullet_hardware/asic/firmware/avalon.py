@@ -32,8 +32,9 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.health_rules import at_work, errors_of, hottest, slowest
 from mullet_hardware.asic.firmware.rules import state_by_switch
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 
 LEAD_S = 5
@@ -49,6 +50,10 @@ LEVELS_OF_POINTS = MappingProxyType(
 )
 LEVEL_WATTS: Mapping[str, tuple[int, ...]] = MappingProxyType({"Q": (800, 1300, 1674), "NANO3": (65, 100, 140)})
 """Watts at the wall of each level, as the maker's data sheets have them."""
+ERRORS = ("ECHU", "ECMM", "FanErr")
+"""Fields of errors: of each hash unit, of the controller, of the fans; 0 is none."""
+_BOARDS = re.compile(r"Hash Board: *(\d{1,3})\b")
+_FAN = re.compile(r"Fan\d+")
 _FIELD = re.compile(r"(\w+)\[([^\]]*)\]")
 
 
@@ -97,6 +102,12 @@ class Avalon:
     async def poll(self) -> Reading:
         """Return a reading: everything is told in one answer."""
         return await self.read()
+
+    async def health(self) -> Health:
+        """Return boards, hottest chip, slowest fan and error codes, from one request."""
+        await self.pin.ensure(self._who)
+        _, fields = await self._stats()
+        return health_of(fields, self._access.host)
 
     async def apply(self, order: Order) -> Answer:
         """Look who is there and how it stands, then send one order.
@@ -246,6 +257,29 @@ def board_celsius(fields: Mapping[str, str]) -> float | None:
         if told and -60.0 < told < 200.0:
             return told
     return None
+
+
+def health_of(fields: Mapping[str, str], who: str) -> Health:
+    """Return boards at work, hottest chip, slowest fan, and what stands in the fields of errors other than 0.
+
+    Raises:
+        DeviceGarbled: a field holds something else than its numbers.
+    """
+    rates = [number({"MGHS": told}, "MGHS", 1e-3, MOST_TH_PER_S, who) for told in fields.get("MGHS", "").split()]
+    found = _BOARDS.search(fields.get("SYSTEMSTATU", ""))
+    chips = [*fields.get("MTmax", "").split(), fields.get("TMax", "")]
+    codes = ((name, place, code) for name in ERRORS for place, code in enumerate(fields.get(name, "").split()))
+    return Health(
+        # The rates are means, and so tell nothing of a board that rests.
+        boards=0 if off_of(fields) else at_work(rates),
+        boards_fitted=int(found[1]) if found else None,
+        # 0 and -273 stand for a sensor that tells nothing.
+        celsius=hottest(float(told) for told in chips if told.isdigit()),
+        fan_rpm=slowest((told for name, told in fields.items() if _FAN.fullmatch(name)), who),
+        errors=errors_of(f"{name}{place} {code}" for name, place, code in codes if code != "0")
+        if any(name in fields for name in ERRORS)
+        else None,
+    )
 
 
 def level_of(point: str, watts: float, model: str, who: str) -> int:

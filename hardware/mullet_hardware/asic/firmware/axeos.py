@@ -24,7 +24,8 @@ from mullet_hardware.asic.device import (
     number,
     text_of,
 )
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.firmware.health_rules import at_work, hottest, slowest
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import parse_object
 from mullet_hardware.asic.web import fetch
 
@@ -58,9 +59,7 @@ class AxeOs:
 
     async def read(self) -> Reading:
         """Return a fresh reading."""
-        info = await self._info()
-        if not self._saw(info) and self.pin.pinned is not None:
-            raise DeviceGarbled(f"{self._access.host} ({SYSTEM_INFO}) answered without MAC")
+        info = await self._seen_info()
         who = f"{self._access.host} ({SYSTEM_INFO})"
         th_per_s = number(info, "hashRate", 1e-3, MOST_TH_PER_S, who)
         celsius = celsius_of(info, "temp")
@@ -80,6 +79,25 @@ class AxeOs:
     async def apply(self, order: Order) -> Answer:
         """Raise DeviceRefused: this firmware is only watched."""
         raise DeviceRefused(f"{self._access.host} is only watched: AxeOS has no stop")
+
+    async def health(self) -> Health:
+        """Return its one board, the chip's temperature, the fan, and whether it was too hot; one request tells all."""
+        info = await self._seen_info()
+        who = f"{self._access.host} ({SYSTEM_INFO})"
+        too_hot = info.get("overheat_mode")
+        return Health(
+            boards=at_work([number(info, "hashRate", 1e-3, MOST_TH_PER_S, who)]),
+            boards_fitted=1,
+            celsius=hottest(() if info.get("temp") == NO_SENSOR else (info.get("temp"),)),
+            fan_rpm=slowest((info.get("fanrpm"),), who),
+            errors=None if too_hot is None else ("overheat",) if too_hot else (),
+        )
+
+    async def _seen_info(self) -> dict[str, Any]:
+        info = await self._info()
+        if not self._saw(info) and self.pin.pinned is not None:
+            raise DeviceGarbled(f"{self._access.host} ({SYSTEM_INFO}) answered without MAC")
+        return info
 
     def _saw(self, info: Mapping[str, Any]) -> tuple[str, ...]:
         """Return who answered, checked against the pin; empty where it does not tell."""

@@ -59,14 +59,18 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.health_rules import braiins_health
 from mullet_hardware.asic.firmware.rules import state_by_switch
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 
 LOGIN = "/braiins.bos.v1.AuthenticationService/Login"
 TOKEN_LIFE_S = 3600.0
 TOKEN_MARGIN_S = 60.0
 FAST = "summary+tunerstatus+temps"
+SLOW = "devs+temps+fans+tunerstatus"
+PREPARED_AHEAD_S = 600.0
+"""A token that ends within this time is renewed before it does: an order must not meet its end."""
 
 
 class GuardedWeb(BOSerWebAPI):  # type: ignore[misc]
@@ -109,6 +113,11 @@ class GuardedWeb(BOSerWebAPI):  # type: ignore[misc]
         if self.token is None:
             raise DeviceGarbled(f"{self.ip} let us in without a token")
         return self.token
+
+    def drop_ageing_token(self) -> None:
+        """Drop a token that ends soon, so that the next call fetches a new one."""
+        if self._now() >= self._token_ends_at - PREPARED_AHEAD_S:
+            self.token = None
 
     async def _get_auth(self) -> None:
         asked_at = self._now()
@@ -255,6 +264,18 @@ class Braiins:
         request = SetPowerTargetRequest(save_action=action, power_target=Power(watt=watts))
         target = _watts(await self._web.ask("set_power_target", request), "power_target")
         return Answer(target is not None and target <= watts, f"power target {short(target)} W")
+
+    async def prepare(self) -> None:
+        """Hold a token that the device still knows, so that an order need not log in: one call tells, and renews it."""
+        if self._access.barred is not None:
+            return
+        self._web.drop_ageing_token()
+        await self._details()
+
+    async def health(self) -> Health:
+        """Return boards, hottest chip, slowest fan and chains that fail, from one request that needs no login."""
+        await self.pin.ensure(self._who)
+        return braiins_health(await self._rpc(SLOW), self._access.host)
 
     async def _read(self, ask_status: bool) -> Reading:
         host = self._access.host

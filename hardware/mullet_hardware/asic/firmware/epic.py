@@ -25,14 +25,14 @@ from mullet_hardware.asic.device import (
     Found,
     IdentityPin,
     Order,
-    celsius_of,
     number,
     require_write_access,
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.health_rules import at_work, entries, errors_of, hottest, slowest
 from mullet_hardware.asic.firmware.rules import state_by_switch
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import parse_object
 from mullet_hardware.asic.web import fetch
 
@@ -143,6 +143,23 @@ class EpicPowerPlay:
             raise DeviceGarbled(f"{host} (miner) answered without a result")
         return Answer(done, short(said.get("error") or ""))
 
+    async def health(self) -> Health:
+        """Return boards, hottest board, slowest fan and the last error, from one request.
+
+        Of boards that are switched off nothing is told.
+        """
+        await self.pin.ensure(self._who)
+        who = f"{self._access.host} (summary)"
+        summary = await self._summary()
+        boards, fans, error = _boards_of(summary, who), summary.get("Fans Rpm"), summary["Status"].get("Last Error")
+        return Health(
+            boards=at_work([_rate_of(board, who) for board in boards]),
+            boards_fitted=len(boards) if boards else None,
+            celsius=hottest(board.get("Temperature") for board in boards),
+            fan_rpm=slowest(fans.values(), who) if isinstance(fans, dict) else None,
+            errors=errors_of(() if error is None else (error,)),
+        )
+
     def _reading(self, summary: Mapping[str, Any]) -> Reading:
         who = f"{self._access.host} (summary)"
         supply = summary.get("Power Supply Stats")
@@ -191,14 +208,23 @@ def _boards(summary: Mapping[str, Any], who: str) -> tuple[float | None, float |
     Raises:
         DeviceGarbled: a board tells something that is no hashrate.
     """
-    boards = summary.get("HBs") or []
-    if not isinstance(boards, list) or not all(isinstance(board, dict) for board in boards):
-        raise DeviceGarbled(f"{who} answered something else than boards")
-    rates = []
-    for board in boards:
-        measured = board.get("Hashrate")
-        if isinstance(measured, list) and measured:
-            rates.append(number({"Hashrate": measured[0]}, "Hashrate", 1e-6, MOST_TH_PER_S, who))
-    known = [rate for rate in rates if rate is not None]
-    degrees = [found for board in boards if (found := celsius_of(board, "Temperature"))]
-    return sum(known) if known else None, max(degrees, default=None)
+    boards = _boards_of(summary, who)
+    known = [rate for board in boards if (rate := _rate_of(board, who)) is not None]
+    return sum(known) if known else None, hottest(board.get("Temperature") for board in boards)
+
+
+def _boards_of(summary: Mapping[str, Any], who: str) -> list[dict[str, Any]]:
+    """Return the boards, none where they are switched off.
+
+    Raises:
+        DeviceGarbled: they are something else.
+    """
+    return entries(summary.get("HBs") or [], "boards", who)
+
+
+def _rate_of(board: Mapping[str, Any], who: str) -> float | None:
+    """Return the hashrate of a board in TH/s; the first of several numbers is what is measured."""
+    measured = board.get("Hashrate")
+    if not isinstance(measured, list) or not measured:
+        return None
+    return number({"Hashrate": measured[0]}, "Hashrate", 1e-6, MOST_TH_PER_S, who)

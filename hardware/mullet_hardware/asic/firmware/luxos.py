@@ -32,14 +32,16 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.health_rules import luxos_health
 from mullet_hardware.asic.firmware.rules import state_by_switch
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 
 SESSION_TAKEN = 402
 SESSION_LIFE_S = 60.0
 """A session that is not used for this long has ended."""
 FAST = "summary+power+config"
+SLOW = "devs+temps+fans+events"
 
 
 class GuardedRpc(LUXMinerRPCAPI):  # type: ignore[misc]
@@ -167,6 +169,11 @@ class LuxOs:
     async def poll(self) -> Reading:
         """Return a reading with one request."""
         return await self._read(FAST if self._profiles else f"{FAST}+profiles")
+
+    async def health(self) -> Health:
+        """Return boards, hottest sensor, slowest fan and events, from one request."""
+        await self.pin.ensure(self._who)
+        return luxos_health(await self._rpc.send_command(SLOW), self._access.host)
 
     async def apply(self, order: Order) -> Answer:
         """Send one order within a session of its own.

@@ -44,6 +44,7 @@ from mullet_hardware.asic.firmware.marathon_rules import (
     STOCK,
     changes_mode_only,
     hashrate_of,
+    health_of,
     limit_of,
     mode_before_sleep,
     selector_of,
@@ -51,7 +52,7 @@ from mullet_hardware.asic.firmware.marathon_rules import (
     with_selector,
 )
 from mullet_hardware.asic.firmware.rules import state_by_switch
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import parse_object
 from mullet_hardware.asic.web import WebSession
 
@@ -162,6 +163,11 @@ class Marathon:
         """Return a reading; of one that plainly hashes and was left alone the mode is asked every few polls only."""
         unsettled = self._now() - self._ordered_at < UNSETTLED_S
         return await self._reading(ask_mode=unsettled or self._polls_since_mode >= FRESH_MODE_POLLS)
+
+    async def health(self) -> Health:
+        """Return boards, hottest chip and slowest fan, from two requests; of errors nothing is known."""
+        await self.pin.ensure(self._who)
+        return health_of(await self._web.hashboards(), await self._web.fans(), self._access.host)
 
     async def apply(self, order: Order) -> Answer:
         """Read, guard, change the mode, write.

@@ -12,7 +12,9 @@ from typing import Any
 
 from mullet.ports import DeviceGarbled, DeviceRefused, UnsafeWrite
 from mullet_hardware.asic.device import MOST_TH_PER_S, MOST_WATTS, number, short
+from mullet_hardware.asic.firmware.health_rules import MOST_CHIPS, at_work, entries, hottest, slowest
 from mullet_hardware.asic.firmware.rules import has_pools
+from mullet_hardware.asic.protocol import Health
 
 AUTO, FIXED, STOCK, SLEEP = "Auto", "Fixed", "Stock", "Sleep"
 AWAKE = frozenset({AUTO, FIXED, STOCK})
@@ -124,3 +126,22 @@ def _without_mode(conf: Mapping[str, Any]) -> dict[str, Any]:
             for name in (TUNED_BY, TARGET):
                 mode[TUNER].pop(name, None)
     return bare
+
+
+def health_of(boards_told: Mapping[str, Any], fans_told: Mapping[str, Any], who: str) -> Health:
+    """Return what the pages of boards and of fans tell; a place without a board has no chips.
+
+    Raises:
+        DeviceGarbled: they hold no boards or no fans.
+    """
+    places = entries(boards_told.get("hashboards"), "boards", f"{who} (hashboards)")
+    fans = entries(fans_told.get("fans"), "fans", f"{who} (fans)")
+    boards = [board for board in places if number(board, "asic_num", 1.0, MOST_CHIPS, who)]
+    rates = [number(board, "hashrate_average", 1e-3, MOST_TH_PER_S, who) for board in boards]
+    sensors = (board.get(name) for board in boards for name in ("temperature_chip", "temperature_pcb"))
+    return Health(
+        boards=at_work(rates),
+        boards_fitted=len(boards),
+        celsius=hottest(celsius for told in sensors if isinstance(told, list) for celsius in told),
+        fan_rpm=slowest((fan.get("current_speed") for fan in fans), who),
+    )

@@ -36,12 +36,13 @@ from mullet_hardware.asic.firmware.vnish_rules import (
     STOPPED,
     STOPS,
     choose_preset,
+    health_of,
     overclock_of,
     preset_body,
     preset_watts,
     state_of,
 )
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import parse_object
 from mullet_hardware.asic.web import HttpAnswer, fetch
 
@@ -139,6 +140,16 @@ class GuardedWeb(VNishWebAPI):  # type: ignore[misc]
         self._presets = frozenset(text_of(preset, "name") for preset in presets if isinstance(preset, dict)) - {""}
         return presets
 
+    async def hold_token(self) -> None:
+        """Fetch a token where there is none, or where the device says that it does not know ours (any more).
+
+        Raises:
+            CredentialsRejected: the password is wrong.
+        """
+        if self.token is not None and (await self.send_command("status")).get("unlocked") is not False:
+            return
+        await self.auth()
+
     def _guard(self, command: str, parameters: Mapping[str, Any]) -> None:
         if command == "settings":
             overclock = parameters.get("miner", {}).get("overclock", {}) if len(parameters) == 1 else {}
@@ -214,6 +225,18 @@ class Vnish:
         """Return a reading of one request, without the limit."""
         return (await self._read())[0]
 
+    async def prepare(self) -> None:
+        """Hold a token that the device still knows, so that an order need not unlock it first."""
+        if self._access.barred is not None:
+            return
+        await self.pin.ensure(self._who)
+        await self._web.hold_token()
+
+    async def health(self) -> Health:
+        """Return boards, hottest chip, slowest fan and failures, from one request that needs no token."""
+        await self.pin.ensure(self._who)
+        return health_of(await self._summary(), f"{self._access.host} (summary)")
+
     async def apply(self, order: Order) -> Answer:
         """Send an order; a preset is read back.
 
@@ -269,12 +292,8 @@ class Vnish:
         """Return what the summary tells, and its word for the state."""
         await self.pin.ensure(self._who)
         who = f"{self._access.host} (summary)"
-        summary = await self._web.summary()
-        miner = summary.get("miner")
-        status = miner.get("miner_status") if isinstance(miner, dict) else None
-        if not isinstance(miner, dict) or not isinstance(status, dict):
-            raise DeviceGarbled(f"{who} answered without the miner's state")
-        told = text_of(status, "miner_state")
+        miner = await self._summary()
+        told = text_of(miner["miner_status"], "miner_state")
         th_per_s = number(miner, "hr_realtime", 1e-3, MOST_TH_PER_S, who)
         watts = number(miner, "power_consumption", 1.0, MOST_WATTS, who)
         if watts is None:
@@ -290,6 +309,13 @@ class Vnish:
             identity=self.pin.pinned,
         )
         return reading, told
+
+    async def _summary(self) -> dict[str, Any]:
+        """Return what the summary tells of the miner, its state for certain."""
+        miner = (await self._web.summary()).get("miner")
+        if not isinstance(miner, dict) or not isinstance(miner.get("miner_status"), dict):
+            raise DeviceGarbled(f"{self._access.host} (summary) answered without the miner's state")
+        return miner
 
     async def _who(self) -> tuple[str, ...]:
         return _identities(await self._web.fetch_info(), self._access.host)

@@ -12,12 +12,15 @@ from typing import Any
 
 from mullet.domain.telemetry import LoadState
 from mullet.ports import DeviceGarbled, DeviceRefused, UnsafeWrite
-from mullet_hardware.asic.device import MOST_WATTS, text_of
+from mullet_hardware.asic.device import MOST_TH_PER_S, MOST_WATTS, number, text_of
+from mullet_hardware.asic.firmware.health_rules import at_work, entries, errors_of, hottest, slowest
+from mullet_hardware.asic.protocol import Health
 
 RUNS = frozenset({"mining", "auto-tuning"})
 STARTS = frozenset({"initializing", "starting", "restarting"})
 STOPS = "shutting-down"
 STOPPED = "stopped"
+FAILED = "failure"
 WATTS_SLACK = 0.5
 _PRETTY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*watts?\b", re.IGNORECASE)
 
@@ -105,3 +108,51 @@ def choose_preset(presets: Iterable[Any], overclock: Mapping[str, Any], watts: f
 def preset_body(name: str) -> dict[str, Any]:
     """Return the least that sets a preset: every other setting, pools among them, is left out and so left alone."""
     return {"miner": {"overclock": {"preset": name}}}
+
+
+def health_of(miner: Mapping[str, Any], who: str) -> Health:
+    """Return what the summary's `miner` tells of boards, fans and failures, its `miner_status` being an object.
+
+    Raises:
+        DeviceGarbled: boards or fans are something else.
+    """
+    chains = entries(miner.get("chains", []), "boards", who)
+    cooling = miner.get("cooling")
+    fans = entries(cooling.get("fans", []), "fans", who) if isinstance(cooling, dict) else []
+    fitted = [chain for chain in chains if _state_of_chain(chain) != "disconnected"]
+    return Health(
+        boards=at_work([_rate_of_chain(chain, who) for chain in fitted]),
+        boards_fitted=len(fitted) if chains else None,
+        celsius=hottest(each["max"] for each in _ranges(miner, fitted) if "max" in each),
+        fan_rpm=slowest((fan.get("rpm") for fan in fans), who),
+        errors=errors_of(_failures(miner["miner_status"], chains, fans)),
+    )
+
+
+def _state_of_chain(chain: Mapping[str, Any]) -> str:
+    status = chain.get("status")
+    return text_of(status, "state") if isinstance(status, dict) else ""
+
+
+def _rate_of_chain(chain: Mapping[str, Any], who: str) -> float | None:
+    told = (number(chain, name, 1e-3, MOST_TH_PER_S, who) for name in ("hashrate_rt", "hr_realtime"))
+    return next((rate for rate in told if rate is not None), None)
+
+
+def _ranges(miner: Mapping[str, Any], chains: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    for each in (miner, *chains):
+        if isinstance(found := each.get("chip_temp"), dict):
+            yield found
+
+
+def _failures(
+    status: Mapping[str, Any], chains: Iterable[Mapping[str, Any]], fans: Iterable[Mapping[str, Any]]
+) -> Iterable[str]:
+    if text_of(status, "miner_state") == FAILED:
+        yield f"{status.get('failure_code', '')} {text_of(status, 'description') or FAILED}"
+    for chain in chains:
+        if _state_of_chain(chain) == FAILED:
+            yield f"board {chain.get('id', '')}: {text_of(chain['status'], 'description') or FAILED}"
+    for fan in fans:
+        if text_of(fan, "status") == "lost":
+            yield f"fan {fan.get('id', '')}: lost"

@@ -36,6 +36,7 @@ from mullet_hardware.asic.device import (
     text_of,
 )
 from mullet_hardware.asic.evidence import FIRST_V3
+from mullet_hardware.asic.firmware.health_rules import at_work, entries, errors_of, hottest, slowest
 from mullet_hardware.asic.firmware.rules import state_by_switch
 from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
@@ -43,7 +44,7 @@ from mullet_hardware.asic.transport import exchange, parse_object, rpc_is_whole
 OK = 131
 TOKEN_PROBLEMS = frozenset({23, 135, 137})
 """Invalid JSON after decryption, token error, base64 error: a stale token or a wrong password."""
-MOST_RPM = 30_000.0
+FANS = ("Fan Speed In", "Fan Speed Out")
 FRESH_TOKEN_S = 900.0
 """Half of a token's life: one that is younger is good for the next order whenever that comes."""
 
@@ -195,21 +196,13 @@ class WhatsminerV2:
         who = f"{self._access.host} (devs)"
         devs = await self._rpc.send_command("devs")
         refuse_error(devs, who)
-        boards = devs.get("DEVS")
-        if not isinstance(boards, list) or not all(isinstance(board, dict) for board in boards):
-            raise DeviceGarbled(f"{who} answered without boards")
-        temperatures = [t for board in boards for t in (celsius_of(board, "Chip Temp Max"),) if t is not None]
-        fans = [
-            rpm
-            for board in boards
-            for name in ("Fan Speed In", "Fan Speed Out")
-            if (rpm := number(board, name, 1.0, MOST_RPM, who)) is not None
-        ]
+        boards = entries(devs.get("DEVS"), "boards", who)
         return Health(
-            boards=sum(text_of(board, "Status") == "Alive" for board in boards),
-            celsius=max(temperatures, default=None),
-            fan_rpm=min(fans, default=None),
+            boards=at_work([_rate_of(board, who) for board in boards]),
+            celsius=hottest(board.get("Chip Temp Max") for board in boards),
+            fan_rpm=slowest((board.get(name) for board in boards for name in FANS), who),
             errors=await self._errors(),
+            boards_fitted=len(boards),
         )
 
     async def _errors(self) -> tuple[str, ...] | None:
@@ -222,7 +215,7 @@ class WhatsminerV2:
         if not isinstance(codes, list):
             raise DeviceGarbled(f"{who} answered without a list of codes")
         # Each entry is an object whose key is the code and whose value is when it began.
-        return tuple(str(code)[:20] for entry in codes for code in (entry if isinstance(entry, dict) else (entry,)))
+        return errors_of(code for entry in codes for code in (entry if isinstance(entry, dict) else (entry,)))
 
     async def _command(self, order: Order) -> tuple[str, dict[str, Any]]:
         if order.verb is Verb.SLEEP:
@@ -292,3 +285,11 @@ class WhatsminerV2:
         if not mac:
             raise IdentityMismatch(f"{self._access.host} does not tell who it is, as a Whatsminer would")
         return {"mac": mac}
+
+
+def _rate_of(board: Mapping[str, Any], who: str) -> float | None:
+    """Return the hashrate of a board in TH/s, 0 for one that is not alive; the mean where no recent one is told."""
+    if text_of(board, "Status") != "Alive":
+        return 0.0
+    told = (number(board, name, 1e-6, MOST_TH_PER_S, who) for name in ("MHS 5s", "MHS 1m", "MHS av"))
+    return next((rate for rate in told if rate is not None), None)

@@ -42,12 +42,15 @@ from mullet_hardware.asic.device import (
     short,
     text_of,
 )
+from mullet_hardware.asic.firmware.health_rules import at_work, entries, errors_of, hottest, slowest
 from mullet_hardware.asic.firmware.rules import state_by_switch
-from mullet_hardware.asic.protocol import Reading
+from mullet_hardware.asic.protocol import Health, Reading
 from mullet_hardware.asic.transport import MOST_ANSWER_BYTES, exchange, parse_object
 
 LENGTH_BYTES = 4
 OK, INVALID_COMMAND, DENIED = 0, -2, -4
+FANS = ("fan-speed-in", "fan-speed-out")
+STATUS_OF_BOARDS = "summary+edevs"
 ACCESS_WORDS = ("token", "password", "permission")
 """A refused signature is told by code -4 or, in some firmware, by a plain failure whose text says so."""
 
@@ -63,6 +66,7 @@ class _Info:
     mac: str
     working: bool | None
     may_write: bool | None
+    errors: tuple[str, ...] | None
 
 
 class GuardedRpc(BTMinerV3RPCAPI):  # type: ignore[misc]
@@ -193,6 +197,28 @@ class WhatsminerV3:
                 raise CredentialsRejected(f"{self._access.host} does not accept the signature of its account")
         raise AssertionError("unreachable")
 
+    async def health(self) -> Health:
+        """Return boards, hottest chip, slowest fan and error codes; of a miner that is off it tells little."""
+        info = await self._ask_info()
+        self.pin.check()
+        host = self._access.host
+        who = f"{host} ({STATUS_OF_BOARDS})"
+        answer = await self._rpc.send_command("get.miner.status", STATUS_OF_BOARDS)
+        if _code_of(answer, who) != OK:
+            return Health(errors=info.errors)
+        message = answer.get("msg")
+        told = message if isinstance(message, dict) else {}
+        boards, summary = entries(told.get("edevs"), "boards", who), told.get("summary")
+        if not isinstance(summary, dict):
+            raise DeviceGarbled(f"{who} answered without a summary")
+        return Health(
+            boards=at_work([number(board, "hash-average", 1.0, MOST_TH_PER_S, who) for board in boards]),
+            celsius=hottest(board.get("chip-temp-max") for board in boards),
+            fan_rpm=slowest((summary.get(name) for name in FANS), who),
+            errors=info.errors,
+            boards_fitted=len(boards),
+        )
+
     async def _command(self, order: Order) -> tuple[str, Any]:
         if order.verb is Verb.SLEEP:
             return "set.miner.service", "stop"
@@ -275,6 +301,7 @@ class WhatsminerV3:
             mac=mac,
             working=_switch(miner.get("working")),
             may_write=_switch(system.get("apiswitch")),
+            errors=_errors_of(parts.get("error-code")),
         )
 
     async def _who(self) -> tuple[str, ...]:
@@ -328,3 +355,11 @@ def _hottest(summary: Mapping[str, Any]) -> float | None:
     boards = summary.get("board-temperature")
     told = [celsius_of({"board": value}, "board") for value in boards] if isinstance(boards, list) else []
     return max((celsius for celsius in told if celsius is not None), default=None)
+
+
+def _errors_of(told: object) -> tuple[str, ...] | None:
+    """Return the codes, None where none are told. Each entry is one, or an object of codes and when they began."""
+    if not isinstance(told, list):
+        return None
+    codes = (code for entry in told for code in (entry if isinstance(entry, dict) else (entry,)))
+    return errors_of(code for code in codes if str(code).lower() != "reason")

@@ -81,7 +81,7 @@ async def test_captured_boards_and_errors_are_its_health(monkeypatch: pytest.Mon
     for errors, codes in ((well, ()), (ill, ("218", "110"))):
         async with replaying(rpc={"devs": devs, "get_error_code": errors}) as replay:
             health = await WhatsminerV2(replay.access, None, 3276.0, lambda: 0.0).health()
-        assert health == Health(boards=3, celsius=81.0, fan_rpm=5280.0, errors=codes)
+        assert health == Health(boards=3, celsius=81.0, fan_rpm=5280.0, errors=codes, boards_fitted=3)
 
 
 def test_a_request_is_made_once() -> None:
