@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 from typing import Any, cast
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from mullet.ports import DeviceGarbled
 from mullet_hardware.asic import poller as poller_module
 from mullet_hardware.asic.driver import worker_count
-from mullet_hardware.asic.poller import Lane, Poller
+from mullet_hardware.asic.poller import Followed, Lane, Poll, Poller
 from mullet_hardware.asic.protocol import Health, Reading, Target
 
 
@@ -236,6 +237,33 @@ async def test_a_swallowed_cancellation_is_told_again_and_still_no_answer() -> N
     async with polling(Stubborn(), 1, 0.1, slots=1) as rows:
         await until(lambda: rows.get("m-1"))
         assert "DeviceUnreachable" in rows["m-1"][0][-1]
+
+
+async def test_a_poll_leaves_nothing_behind_whether_it_failed_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept() -> int:
+        gc.collect()
+        kinds = (Poll, Followed, asyncio.Task, asyncio.Handle, BaseException, TracebackType)
+        return sum(issubclass(type(found), kinds) for found in gc.get_objects())
+
+    squeezed = {"TICK_S": 0.001, "PROBE_S": 0.02, "SLOW_DEADLINE_S": 0.01, "BACKOFF_MOST_S": 0.01}
+    for name, seconds in squeezed.items():
+        monkeypatch.setattr(poller_module, name, seconds)
+    fleet, last = FakeFleet(), dict[str, list[Any]]()
+    fleet.silent, fleet.garbling = {"127.0.0.1", "127.0.0.2"}, {"127.0.0.3", "127.0.0.4"}
+    poller = Poller(cast(Any, fleet))
+    poller.watch(1, targets(6), 0.01, lambda row: last.update({row[0]: row}))
+
+    def polled(times: int) -> bool:
+        return len(fleet.polls) == 6 and all(polls >= times for polls in fleet.polls.values())
+
+    async with running(poller):
+        await until(lambda: polled(15), 20.0)
+        before = kept()
+        await until(lambda: polled(40), 20.0)
+        assert kept() <= before + 36, "what is under way may differ; of one thing per poll there would be 150"
+    assert "DeviceUnreachable" in last["m-1"][-1]
+    assert "DeviceGarbled" in last["m-3"][-1]
+    assert last["m-5"][-1] is None
 
 
 async def test_what_is_no_devices_fault_ends_the_poller() -> None:
