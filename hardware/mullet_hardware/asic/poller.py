@@ -17,7 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mullet.ports import DeviceError, DeviceGarbled, DeviceUnreachable, IdentityMismatch
+from mullet.ports import CredentialsRejected, DeviceError, DeviceGarbled, DeviceUnreachable, IdentityMismatch
 from mullet_hardware.asic.protocol import Health, Target, fault_row
 from mullet_hardware.asic.transport import PROBE_S, probe
 
@@ -39,6 +39,8 @@ POLL_DEADLINE_S = 3.0
 SLOW_DEADLINE_S = 5.0
 BACKOFF_MOST_S = 10.0
 PREPARE_EVERY_S = 240.0
+REJECTED_MOST_S = 86_400.0
+"""A password that is rejected is tried half as often each time, down to this: or the miner locks everybody out."""
 HEALTH_EVERY_S = 300.0
 ASIDE_SLOTS = 8
 """Preparations and looks at the health at once: they cost more than a poll, and none of them is urgent."""
@@ -102,6 +104,8 @@ class Followed:
     silent: int = 0
     """Failures to answer in a row; above 0 it is asked in the slow lane."""
     prepare_at: float = 0.0
+    rejected: int = 0
+    """Preparations in a row for which its password was rejected."""
     health_at: float = 0.0
     ended: bool = False
 
@@ -339,7 +343,8 @@ class Poller:
         now, call = loop.time(), None
         if now >= followed.prepare_at:
             followed.prepare_at = now + PREPARE_EVERY_S
-            call = getattr(device, "prepare", None)
+            prepare = getattr(device, "prepare", None)
+            call = None if prepare is None else partial(self._prepare, followed, prepare)
         elif now >= followed.health_at:
             followed.health_at = now + HEALTH_EVERY_S
             health = getattr(device, "health", None)
@@ -349,6 +354,16 @@ class Poller:
         task = loop.create_task(_unhurried(call), name=f"aside {followed.target.load_id}")
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
+
+    async def _prepare(self, followed: Followed, prepare: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await prepare()
+        except CredentialsRejected:
+            followed.rejected += 1
+            wait_s = min(REJECTED_MOST_S, PREPARE_EVERY_S * 2.0 ** min(followed.rejected, 20))
+            followed.prepare_at = asyncio.get_running_loop().time() + wait_s
+            raise
+        followed.rejected = 0
 
     async def _ask_health(self, load_id: str, health: Callable[[], Awaitable[Health]]) -> None:
         self._emit_health((await health()).pack(load_id))
