@@ -242,7 +242,8 @@ async def test_a_swallowed_cancellation_is_told_again_and_still_no_answer() -> N
 async def test_a_poll_leaves_nothing_behind_whether_it_failed_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     def kept() -> int:
         gc.collect()
-        kinds = (Poll, Followed, asyncio.Task, asyncio.Handle, BaseException, TracebackType)
+        # Not handles: asyncio keeps those of cancelled timers until there are many, uvloop does not.
+        kinds = (Poll, Followed, asyncio.Task, BaseException, TracebackType)
         return sum(issubclass(type(found), kinds) for found in gc.get_objects())
 
     squeezed = {"TICK_S": 0.001, "PROBE_S": 0.02, "SLOW_DEADLINE_S": 0.01, "BACKOFF_MOST_S": 0.01}
