@@ -139,13 +139,18 @@ def telemetry_payload(readings: Sequence[Telemetry], sent_at: float) -> bytes:
     """Return one bank's readings as bytes; `sent_at` is Unix seconds by the sender's clock.
 
     A reading that is not a finite number is sent as unknown: JSON has no word for it, and a single
-    one must not cost the whole bank its telemetry.
+    one must not cost the whole bank its telemetry. Makes are named once, beside the readings: a bank has few of them,
+    and a controller that does not know of them reads the rest.
     """
     rows = []
+    makes: dict[str, list[str]] = {}
     for reading in readings:
         row = encode(reading)
+        make = row.pop("make")
+        if make is not None:
+            makes.setdefault(make, []).append(reading.load_id)
         rows.append({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()})
-    return canonical({"sent_at": sent_at, "readings": rows}).encode()
+    return canonical({"sent_at": sent_at, "readings": rows, "makes": makes}).encode()
 
 
 def read_telemetry(payload: bytes, received_at: float) -> tuple[Telemetry, ...]:
@@ -161,8 +166,15 @@ def read_telemetry(payload: bytes, received_at: float) -> tuple[Telemetry, ...]:
     try:
         sent_at: float = decode(float, body.get("sent_at"))
         readings: tuple[Telemetry, ...] = decode(tuple[Telemetry, ...], body.get("readings"))
+        makes: Mapping[str, tuple[str, ...]] = decode(Mapping[str, tuple[str, ...]], body.get("makes", {}))
     except CodecError as error:
         raise MessageError(str(error)) from None
+    make_of = {load_id: make for make, load_ids in makes.items() for load_id in load_ids}
     return tuple(
-        replace(reading, at=min(reading.at, received_at - max(0.0, sent_at - reading.at))) for reading in readings
+        replace(
+            reading,
+            at=min(reading.at, received_at - max(0.0, sent_at - reading.at)),
+            make=make_of.get(reading.load_id),
+        )
+        for reading in readings
     )

@@ -195,6 +195,8 @@ class DriverContract:
                     assert value is None, f"{name} cannot be known"
             identity = await driver.identify(load, harness.deadline_s)
             assert telemetry.identity in (None, identity.identity)
+            make = (await driver.read(load, harness.deadline_s)).make
+            assert make is None or identity.model.split("(")[0].strip() in make, "it tells another model"
 
     async def test_measured_watts_are_true(self, harness: DriverHarness, driver: Driver) -> None:
         load = harness.loads[0]

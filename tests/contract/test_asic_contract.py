@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -274,6 +274,19 @@ class TestAsicContract(DriverContract):
         if harness.commandable:
             await driver.apply(load, harness.lowering(load), harness.deadline_s)
             await eventually(harness, self._asleep(harness, driver), "it sleeps again")
+
+    async def test_readings_name_model_and_firmware_once_they_are_known(
+        self, harness: AsicHarness, driver: Driver
+    ) -> None:
+        load = harness.loads[0]
+        model = (await driver.identify(load, harness.deadline_s)).model
+        told = [await driver.read(load, harness.deadline_s)]
+        async with contextlib.aclosing(cast("AsyncGenerator[Telemetry, None]", driver.watch([load], 0.5))) as readings:
+            told.append(await anext(readings))
+        for reading in told:
+            assert reading.make is not None
+            assert reading.make.startswith(model.split("(")[0].strip())
+            assert reading.make.endswith(f" / {harness.case.firmware}")
 
     @pytest.mark.parametrize("fault", [Fault.FROZEN, Fault.MISREPORT])
     async def test_what_a_liar_says_is_passed_on_as_it_is(

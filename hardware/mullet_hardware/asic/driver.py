@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ from mullet.domain.load import Capability, Load
 from mullet.domain.telemetry import Telemetry
 from mullet.ports import BankNotes, DeviceRefused, DeviceUnreachable, DriverContext, Identity, UnsafeWrite
 from mullet_hardware.asic.cache import IdentityCache
+from mullet_hardware.asic.makes import Makes
 from mullet_hardware.asic.options import OPTIONS, BankOptions, parse_options
 from mullet_hardware.asic.process import Watch, WorkerProcess
 from mullet_hardware.asic.protocol import Frame, Health, Target, telemetry_of
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 OLDEST_ANSWER_S = 60.0
 SAVE_AFTER_S = 0.2
+SAVE_AGAIN_S = 5.0
+"""Least time between two writes: thousands of miners that are named one by one make a large file each time."""
 LOADS_PER_WORKER = 5_000
 """What one process polls every 10 s with a third of a core, so that orders find it idle."""
 
@@ -71,17 +75,20 @@ class AsicDriver:
         if len(paths) > 1:
             raise ValueError(f"one identity cache for all banks, not {', '.join(sorted(paths))}")
         self._cache = IdentityCache(next(iter(paths), None))
+        self._makes = Makes(lambda: self._cache.entries, self._class_of)
         self._barred: dict[str, str] = {}
         self._workers: list[WorkerProcess] = []
         self._inboxes: set[Inbox] = set()
         self._health: dict[str, Health] = {}
+        self._compared: dict[str, Health] = {}
+        """By load what its next look is compared with."""
         self._saving: asyncio.Task[None] | None = None
         self._unsaved = False
+        self._save_from = -math.inf
+        self._closed = asyncio.Event()
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
-        self._compared: dict[str, Health] = {}
-        """By load what its next look is compared with."""
         """Process ids of the workers that run at present."""
         return tuple(worker.pid for worker in self._workers if worker.pid is not None)
 
@@ -93,6 +100,7 @@ class AsicDriver:
         """
         if self._workers:
             return
+        self._closed.clear()
         await asyncio.to_thread(self._cache.load)
         found = {
             bank: options.access(self._secret)["barred"] or options.notes().barred
@@ -113,6 +121,7 @@ class AsicDriver:
             inbox.close()
         workers, self._workers = self._workers, []
         await asyncio.gather(*(worker.close() for worker in workers))
+        self._closed.set()
         if self._saving is not None:
             await self._saving
 
@@ -149,8 +158,7 @@ class AsicDriver:
 
     def firmware_class(self, load: Load) -> str | None:
         """Return the class of the load: as its bank says, else as it was identified; None where it was not."""
-        found: str | None = self._cache.entries.get(load.address, {}).get("class")
-        return self._bank(load).firmware_class or found
+        return self._class_of(load.bank, self._cache.entries.get(load.address, {}))
 
     def health(self, load: Load) -> Health | None:
         """Return what the load last said of boards, fans and errors; None while it was not asked, or says nothing."""
@@ -179,7 +187,8 @@ class AsicDriver:
         """
         asked_at = self._clock.now()
         row = await self._worker(load).call("read", Target.of(load), deadline_s)
-        reading = _stamped(row, self._clock.now(), asyncio.get_running_loop().time())
+        make = self._makes.of(load.bank, load.address)
+        reading = _stamped(row, self._clock.now(), asyncio.get_running_loop().time(), make)
         # The worker's clock ticks in milliseconds; no answer is older than its question.
         return reading if reading.at >= asked_at else replace(reading, at=asked_at)
 
@@ -187,13 +196,14 @@ class AsicDriver:
         """Yield readings of all loads, each about every `period_s`; ends when the driver is closed."""
         inbox = Inbox()
         shards: dict[WorkerProcess, list[Target]] = {}
+        places = {load.id: (load.bank, load.address) for load in loads}
         for load in loads:
             shards.setdefault(self._worker(load), []).append(Target.of(load))
 
         def sink(rows: list[list[Any]]) -> None:
             now, ticks = self._clock.now(), asyncio.get_running_loop().time()
             for row in rows:
-                inbox.put(_stamped(row, now, ticks))
+                inbox.put(_stamped(row, now, ticks, self._makes.of(*places[row[0]])))
 
         def lost_of(targets: list[Target]) -> Any:
             def lost(reason: str) -> None:
@@ -239,6 +249,10 @@ class AsicDriver:
     def _bank(self, load: Load) -> BankOptions:
         return self._options.get(load.bank, BankOptions())
 
+    def _class_of(self, bank: str, entry: Mapping[str, Any]) -> str | None:
+        found: str | None = entry.get("class")
+        return self._options.get(bank, BankOptions()).firmware_class or found
+
     def _worker(self, load: Load) -> WorkerProcess:
         if not self._workers:
             raise DeviceUnreachable(f"{load.id}: the driver is not open")
@@ -257,6 +271,10 @@ class AsicDriver:
             log.warning("%s %s", load_id, "; ".join(worse))
 
     def _found(self, address: str, entry: dict[str, Any]) -> None:
+        known = self._cache.entries.get(address, {})
+        if not entry.get("model") and known.get("class") == entry["class"]:
+            # A Whatsminer that sleeps names no model; it has not become another for that.
+            entry = {name: value for name, value in entry.items() if name != "model"}
         self._unsaved = self._cache.put(address, entry) or self._unsaved
         if self._unsaved and (self._saving is None or self._saving.done()):
             self._saving = asyncio.create_task(self._save(), name="asic identity cache")
@@ -264,9 +282,12 @@ class AsicDriver:
     async def _save(self) -> None:
         """Write the file a moment later, so that a whole bank's findings make one write."""
         while self._unsaved:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(SAVE_AFTER_S, self._save_from - self._clock.monotonic())):
+                    await self._closed.wait()
             self._unsaved = False
-            await asyncio.sleep(SAVE_AFTER_S)
             await asyncio.to_thread(self._cache.save)
+            self._save_from = self._clock.monotonic() + SAVE_AGAIN_S
 
 
 def worker_count(loads: int, asked: Sequence[int | None]) -> int:
@@ -277,6 +298,6 @@ def worker_count(loads: int, asked: Sequence[int | None]) -> int:
     return max(1, min(os.cpu_count() or 1, math.ceil(loads / LOADS_PER_WORKER)))
 
 
-def _stamped(row: list[Any], now: float, ticks: float) -> Telemetry:
+def _stamped(row: list[Any], now: float, ticks: float, make: str | None) -> Telemetry:
     """Stamp a row with when the miner answered: worker and driver share the monotonic clock of the machine."""
-    return telemetry_of(row, now - min(OLDEST_ANSWER_S, max(0.0, ticks - row[1])))
+    return telemetry_of(row, now - min(OLDEST_ANSWER_S, max(0.0, ticks - row[1])), make)

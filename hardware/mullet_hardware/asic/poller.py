@@ -42,10 +42,18 @@ PREPARE_EVERY_S = 240.0
 REJECTED_MOST_S = 86_400.0
 """A password that is rejected is tried half as often each time, down to this: or the miner locks everybody out."""
 HEALTH_EVERY_S = 300.0
+NAME_FIRST_S, NAME_APART_S = 5.0, 0.06
+"""After so long the first of a watch is asked for its model, each further one so much later: nothing waits for it."""
+NAME_AGAIN_S, NAME_EVERY_S = 300.0, 3600.0
+"""Until it has told one, and from then on: a machine that takes another's place is of another model maybe."""
+NAME_REJECTED_S = 86_400.0
+"""Where its password was rejected: who tries one over and over is locked out, and everybody with him."""
 ASIDE_SLOTS = 8
 """Preparations and looks at the health at once: they cost more than a poll, and none of them is urgent."""
 
 Emit = Callable[[list[Any]], None]
+Name = Callable[[Target, "Device"], Awaitable[bool]]
+"""Finds out what model a device is; tells whether it said so."""
 
 
 class Lane:
@@ -107,6 +115,7 @@ class Followed:
     rejected: int = 0
     """Preparations in a row for which its password was rejected."""
     health_at: float = 0.0
+    name_at: float = math.inf
     ended: bool = False
 
 
@@ -156,10 +165,12 @@ class Poller:
         orders: Lane | None = None,
         slots: int = POLL_SLOTS,
         emit_health: Emit = lambda row: None,
+        name: Name | None = None,
     ) -> None:
-        """`emit_health` gets the health of a load as a row, every few minutes."""
+        """`emit_health` gets the health of a load as a row, every few minutes; `name` is called now and then."""
         self._registry = registry
         self._emit_health = emit_health
+        self._name = name
         self._orders = orders
         self._slots = slots
         self._fast = Schedule()
@@ -187,6 +198,8 @@ class Poller:
         for index, item in enumerate(followed):
             # The first reading tells the most: several loads may wait for it, and so no two at the same instant.
             self._fast.add(now + period_s * index / len(targets), item)
+            if self._name is not None:
+                item.name_at = now + NAME_FIRST_S + NAME_APART_S * index
         self._changed.set()
 
     def unwatch(self, number: int) -> None:
@@ -296,7 +309,8 @@ class Poller:
             return
         followed.emit(row)
         self._plan_next(followed, due, silent)
-        if device is not None and not slow and loop.time() >= min(followed.prepare_at, followed.health_at):
+        aside_at = min(followed.prepare_at, followed.health_at, followed.name_at)
+        if device is not None and not slow and loop.time() >= aside_at:
             self._look_aside(followed, device)
 
     def _fault_of(self, error: BaseException, poll: Poll, who: str) -> DeviceError | None:
@@ -335,7 +349,7 @@ class Poller:
 
         `prepare` fetches ahead what its first order would have to fetch: tokens that a device gives to many are worth
         it; a session that it gives to one at a time (LuxOS) is not held ready, for that would lock everybody else out.
-        `health` is the slow tier.
+        `health` is the slow tier; its model a device is asked for now and then.
         """
         if len(self._aside) >= ASIDE_SLOTS or (self._orders is not None and self._orders.busy):
             return
@@ -345,6 +359,9 @@ class Poller:
             followed.prepare_at = now + PREPARE_EVERY_S
             prepare = getattr(device, "prepare", None)
             call = None if prepare is None else partial(self._prepare, followed, prepare)
+        elif now >= followed.name_at and self._name is not None:
+            followed.name_at = now + NAME_AGAIN_S
+            call = partial(self._ask_name, followed, self._name, device)
         elif now >= followed.health_at:
             followed.health_at = now + HEALTH_EVERY_S
             health = getattr(device, "health", None)
@@ -354,6 +371,15 @@ class Poller:
         task = loop.create_task(_unhurried(call), name=f"aside {followed.target.load_id}")
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
+
+    async def _ask_name(self, followed: Followed, name: Name, device: Device) -> None:
+        now = asyncio.get_running_loop().time()
+        try:
+            told = await name(followed.target, device)
+        except CredentialsRejected:
+            followed.name_at = now + NAME_REJECTED_S
+            raise
+        followed.name_at = now + (NAME_EVERY_S if told else NAME_AGAIN_S)
 
     async def _prepare(self, followed: Followed, prepare: Callable[[], Awaitable[None]]) -> None:
         try:

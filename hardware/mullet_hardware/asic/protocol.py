@@ -144,8 +144,8 @@ def fault_row(load_id: str, answered: float, fault: str) -> list[Any]:
     return [load_id, answered, None, None, None, None, None, None, fault]
 
 
-def telemetry_of(row: list[Any], at: float) -> Telemetry:
-    """Return the telemetry that a row holds, stamped with `at`."""
+def telemetry_of(row: list[Any], at: float, make: str | None = None) -> Telemetry:
+    """Return the telemetry that a row holds, stamped with `at`; the driver knows its `make`, no row carries it."""
     load_id, _, watts, limit_watts, state, th_per_s, celsius, identity, fault = row
     return Telemetry(
         load_id=load_id,
@@ -157,6 +157,7 @@ def telemetry_of(row: list[Any], at: float) -> Telemetry:
         celsius=celsius,
         identity=identity,
         fault=fault,
+        make=make if fault is None else None,
     )
 
 

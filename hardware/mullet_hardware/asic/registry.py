@@ -9,7 +9,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from mullet.ports import CredentialsRejected, DeviceUnreachable
+from mullet.ports import CredentialsRejected, DeviceUnreachable, IdentityMismatch
 from mullet_hardware.asic.capability import (
     ANTMINER_MODERN,
     ANTMINER_OLD,
@@ -28,6 +28,7 @@ from mullet_hardware.asic.capability import (
 )
 from mullet_hardware.asic.device import Access, Device, within
 from mullet_hardware.asic.evidence import Standing
+from mullet_hardware.asic.firmware.monitor import MonitoredMiner
 from mullet_hardware.asic.foreign import Foreigners, rebuild
 from mullet_hardware.asic.identify import RPC_PORT, WEB_PORT, Identifier, Ports
 from mullet_hardware.asic.options import DEFAULT_REFUSED
@@ -144,6 +145,25 @@ class Registry:
             self._doubted[key] = self._now()
             self._known.pop(target.address, None)
             self._devices.pop(key, None)
+
+    async def name(self, target: Target, device: Device) -> bool:
+        """Ask a device for its model and tell what was found; return whether the model is known by then.
+
+        A pinned class spares the identification that would have told it, and a machine that takes another's place is
+        of another model maybe. One that only watches is known by pyasic's name for it, and is not asked.
+
+        Raises:
+            DeviceError: see `mullet.ports`; where another kind of device answers, the next use identifies it anew.
+        """
+        if isinstance(device, MonitoredMiner):
+            return True
+        try:
+            who = await device.identify()
+        except IdentityMismatch:
+            self.doubt(target)
+            raise
+        self._found(target.address, {"class": who.firmware_class, "model": who.model, "firmware": who.firmware})
+        return bool(who.model)
 
     async def close(self) -> None:
         """End identifications under way."""

@@ -207,7 +207,9 @@ def _build_server(opening: Frame, outbox: Outbox) -> tuple[Server, Poller]:
         outbox.put({"t": "found", "address": address, "entry": entry})
 
     registry = Registry(opening["banks"], opening["known"], found, asyncio.get_running_loop().time)
-    poller = Poller(registry, orders, emit_health=lambda row: outbox.put({"t": "health", "row": row}))
+    poller = Poller(
+        registry, orders, emit_health=lambda row: outbox.put({"t": "health", "row": row}), name=registry.name
+    )
     return Server(registry, poller, orders, questions, outbox), poller
 
 

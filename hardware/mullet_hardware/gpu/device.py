@@ -5,6 +5,7 @@ Units on NVML's side are mW and MHz (NVIDIA nvml.h); ours are W and MHz.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Sample:
     limit_watts: float | None
     celsius: float | None
     uuid: str
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class GpuDevice:
         self._clocks_mhz = clocks_mhz
         self._handle: Any = None
         self._uuid = ""
+        self._name: str | None = None
         self.warnings: tuple[str, ...] = ()
         self.asked_at = 0.0
         """When the call under way was asked for, Unix seconds: clocks are read in the event loop, not in threads."""
@@ -126,6 +129,7 @@ class GpuDevice:
             limit_watts=self._optional(self.enforced_watts),
             celsius=self._celsius(),
             uuid=uuid,
+            name=self._name,
         )
 
     def enforced_watts(self) -> float:
@@ -192,6 +196,9 @@ class GpuDevice:
             except DeviceError:
                 self._handle = None
                 raise
+            # A GPU is read and limited also where it does not say what it is.
+            with contextlib.suppress(DeviceError):
+                self._name = self._ask(lambda: str(nvml.nvmlDeviceGetName(handle)))
         return self._uuid
 
     def _handle_by_address(self) -> Any:

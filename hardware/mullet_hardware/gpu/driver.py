@@ -125,6 +125,7 @@ class GpuDriver:
             state=LoadState.ACTIVE,
             celsius=sample.celsius,
             identity=sample.uuid,
+            make=sample.name,
         )
 
     async def watch(self, loads: Sequence[Load], period_s: float) -> AsyncIterator[Telemetry]:

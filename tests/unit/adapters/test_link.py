@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
@@ -64,7 +65,33 @@ def test_a_reading_that_is_no_number_is_unknown_and_costs_no_other() -> None:
     assert [reading.watts for reading in read_telemetry(payload, START)] == [None, 1.0]
 
 
-@pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"sent_at": 1, "readings": [{}]}', b'{"sent_at": NaN}'])
+def test_a_make_travels_once_for_all_loads_that_have_it() -> None:
+    makes = {"a": "Antminer S19j Pro / luxos", "b": None, "c": "Antminer S19j Pro / luxos"}
+    readings = [Telemetry(load_id, START, watts=1.0, make=make) for load_id, make in makes.items()]
+    payload = telemetry_payload(readings, START)
+    assert list(read_telemetry(payload, START)) == readings
+    assert payload.count(b"luxos") == 1
+
+
+def test_telemetry_of_an_agent_that_knows_no_makes_is_read() -> None:
+    body = json.loads(telemetry_payload([Telemetry("a", START, watts=5.0)], START))
+    del body["makes"]
+    assert "make" not in body["readings"][0]
+    assert read_telemetry(json.dumps(body).encode(), START) == (Telemetry("a", START, watts=5.0),)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"sent_at": 1, "readings": [{}]}',
+        b'{"sent_at": NaN}',
+        b'{"sent_at": 1, "readings": [], "makes": ["a"]}',
+        b'{"sent_at": 1, "readings": [], "makes": {"a": 5}}',
+    ],
+)
 def test_telemetry_that_is_none_is_refused(payload: bytes) -> None:
     with pytest.raises(MessageError):
         read_telemetry(payload, START)
