@@ -295,7 +295,7 @@ def _reloader(
         plant = await build_plant(measured, registry, clock, credentials)
         known[0] = loaded
         controller.alarm("learned/auto", doubt)
-        told = [*(str(change) for change in changes), *(f"learned {bank}: {words}" for bank, words in notes.items())]
+        told = [*(str(change) for change in changes), *(f"learned {title}: {words}" for title, words in notes.items())]
         return replace(plant, nameplate=loaded.facility), {"policy_hash": loaded.hash, "changes": told}
 
     return reload

@@ -26,14 +26,16 @@ def start_learner(loaded: LoadedPolicy, file: LearnedFile) -> Learner:
 
 
 def as_learned(loaded: LoadedPolicy, learner: Learner) -> tuple[LoadedPolicy, dict[str, str], str | None]:
-    """Return the policy with its facility as measured, what was taken over per bank, and what an operator must know.
+    """Return the policy with its facility as measured, what was taken over, and what an operator must know.
+
+    What was taken over, or why not, is told per bank and make.
 
     The learner may know another policy of this facility: what it learnt of points that changed is left out.
     """
     fresh = Learner(loaded.facility, learner.kept())
-    facility, notes = with_learned(loaded.facility, fresh.banks(), loaded.wiring.nameplate_banks)
-    for bank, words in notes.items():
-        logger.info("learned %s: %s", bank, words)
+    facility, notes = with_learned(loaded.facility, fresh.learned(), fresh.makes, loaded.wiring.nameplate_banks)
+    for title, words in notes.items():
+        logger.info("learned %s: %s", title, words)
     found = replace(loaded, facility=facility)
     problems = problems_for_auto(found) if facility.mode is Mode.AUTO else ()
     if not problems:

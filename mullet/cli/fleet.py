@@ -1,79 +1,105 @@
-"""`mullet status --fleet`: the fleet by bank, and what was measured of each bank of miners against its nameplate."""
+"""`mullet status --fleet`: the fleet by bank and make, and what was measured of each against its nameplate."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mullet.cli.say import number, power, say, table
 
 FAR_SHOWN = 10
-"""Loads far from their group that are named per bank; --json names all."""
+"""Loads far from their group that are named per bank and make; --json names all."""
+UNKNOWN = "?"
 
 
 def banks_of(
     rows: Sequence[Mapping[str, Any]], learned: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return the fleet by bank: how many loads stand in which state, what they draw, and what was learnt of them."""
-    banks: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    """Return the fleet by bank and, in it, by make: how many loads are in which state, what they draw, what was learnt.
+
+    A make is model and firmware, None where it is not known.
+    """
+    banks: dict[str, dict[str | None, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        banks[str(row["bank"])].append(row)
+        banks[str(row["bank"])][row.get("make")].append(row)
     found: dict[str, dict[str, Any]] = {}
-    for bank, members in banks.items():
+    for bank, makes in banks.items():
+        of_bank = (learned or {}).get(bank)
+        measured = {each["make"]: each for each in of_bank["makes"]} if of_bank is not None else {}
         found[bank] = {
-            "kind": members[0]["kind"],
-            "loads": len(members),
-            "states": dict(Counter(str(row["state"] or "unknown") for row in members)),
-            "faults": sum(1 for row in members if row["fault"] is not None),
-            "pending": sum(1 for row in members if row["pending"]),
-            "watts": sum(row["watts"] for row in members if row["watts"] is not None),
-            "unmeasured": sum(1 for row in members if row["watts"] is None),
+            "kind": next(iter(makes.values()))[0]["kind"],
+            **_counts([row for members in makes.values() for row in members]),
+            "makes": [
+                {"make": make, **_counts(makes[make]), "learned": measured.get(make)}
+                for make in sorted(makes, key=lambda make: (make is None, make or ""))
+            ],
         }
-        if learned is not None and bank in learned:
-            found[bank]["learned"] = learned[bank]
+        if of_bank is not None:
+            found[bank]["far"] = of_bank["far"]
     return found
 
 
+def _counts(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "loads": len(members),
+        "states": dict(Counter(str(row["state"] or "unknown") for row in members)),
+        "faults": sum(1 for row in members if row["fault"] is not None),
+        "pending": sum(1 for row in members if row["pending"]),
+        "watts": sum(row["watts"] for row in members if row["watts"] is not None),
+        "unmeasured": sum(1 for row in members if row["watts"] is None),
+    }
+
+
 def show_fleet(banks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print one row per bank, then one per measured point, ramps, and who is far from its group."""
+    """Print one row per bank and make, then one per measured point, ramps, and who is far from its group."""
     table(
-        ("bank", "kind", "loads", "states", "faults", "pending", "draws", "unmeasured"),
+        ("bank", "make", "kind", "loads", "states", "faults", "pending", "draws", "unmeasured", "far"),
         [
             (
                 bank,
-                row["kind"],
+                row["make"] or UNKNOWN,
+                banks[bank]["kind"],
                 str(row["loads"]),
                 ", ".join(f"{count} {state}" for state, count in sorted(row["states"].items())),
                 str(row["faults"]),
                 str(row["pending"]),
                 power(row["watts"] if row["unmeasured"] < row["loads"] else None),
                 str(row["unmeasured"]),
+                str(len(row["learned"]["far"])) if row["learned"] else "",
             )
-            for bank, row in banks.items()
+            for bank, row in _rows(banks)
         ],
-        right=("loads", "faults", "pending", "draws", "unmeasured"),
+        right=("loads", "faults", "pending", "draws", "unmeasured", "far"),
     )
-    learned = {bank: row["learned"] for bank, row in banks.items() if row.get("learned")}
-    points = [_point_row(bank, point) for bank, found in learned.items() for point in found["points"]]
+    learned = [(bank, row["learned"]) for bank, row in _rows(banks) if row["learned"]]
+    points = [_point_row(bank, found["make"], point) for bank, found in learned for point in found["points"]]
     if points:
-        columns = ("bank", "point", "nameplate", "measured", "p95", "TH/s", "J/TH", "loads", "samples")
-        table(columns, points, right=columns[2:])
-    for bank, found in learned.items():
-        say(
-            f"{bank}: {_ramp_words('down', found['ramp_down'])}; {_ramp_words('up', found['ramp_up'])}; {_basis(found)}"
-        )
-    for found in learned.values():
+        columns = ("bank", "make", "point", "nameplate", "measured", "p95", "TH/s", "J/TH", "loads", "samples")
+        table(columns, points, right=columns[3:])
+    for bank, found in learned:
+        ramps = f"{_ramp_words('down', found['ramp_down'])}; {_ramp_words('up', found['ramp_up'])}"
+        say(f"{_title(bank, found['make'])}: {ramps}; {_basis(found)}")
+    for bank, found in learned:
         far = list(found["far"].items())
         for load, words in far[:FAR_SHOWN]:
             say(f"far {load}: {words}")
         if len(far) > FAR_SHOWN:
-            say(f"far: {len(far) - FAR_SHOWN} more of {found['bank']} (--json names them)")
+            say(f"far: {len(far) - FAR_SHOWN} more of {_title(bank, found['make'])} (--json names them)")
 
 
-def _point_row(bank: str, point: Mapping[str, Any]) -> tuple[str, ...]:
+def _rows(banks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((bank, row) for bank, found in banks.items() for row in found["makes"])
+
+
+def _title(bank: str, make: str | None) -> str:
+    return bank if make is None else f"{bank} ({make})"
+
+
+def _point_row(bank: str, make: str | None, point: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         bank,
+        make or UNKNOWN,
         point["name"],
         power(point["nameplate_watts"]),
         power(point["watts"]),

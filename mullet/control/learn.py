@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from mullet.control.alarms import count_loads
 from mullet.control.decide import Decision
 from mullet.domain.codec import encode
 from mullet.domain.facility import Facility
+from mullet.domain.load import Load
 from mullet.planning.learning import Learner
 from mullet.ports import MulletError
 
@@ -81,25 +82,33 @@ class Learning:
         """Return the loads far from their group, and in which respect."""
         return {} if self.learner is None else self.learner.far
 
+    def makes(self) -> Mapping[str, str]:
+        """Return the makes of the miners that told theirs, by load."""
+        return {} if self.learner is None else self.learner.makes
+
     def status(self, facility: Facility) -> dict[str, Any]:
-        """Return per bank what was measured against its nameplate, and who is far from its group, as plain data."""
+        """Return per bank, make by make, what was measured against its nameplate and who is far off, as plain data."""
         if self.learner is None:
             return {}
         found: dict[str, Any] = {}
-        for name, bank in self.learner.banks().items():
-            body = encode(bank)
-            for point, measured in zip(body["points"], bank.points, strict=True):
+        for learned in self.learner.learned():
+            members = [
+                load for load in facility.banks.get(learned.bank, ()) if self.makes().get(load.id) == learned.make
+            ]
+            body = encode(learned)
+            del body["bank"]
+            for point, measured in zip(body["points"], learned.points, strict=True):
                 point["joules_per_th"] = measured.joules_per_th
-            members = facility.banks.get(name, ())
-            body["far"] = {load.id: words for load in members if (words := self.learner.far.get(load.id)) is not None}
-            body["in_use"] = _in_use(facility, name)
-            found[name] = body
+            body["far"] = {load.id: words for load in members if (words := self.far().get(load.id)) is not None}
+            body["in_use"] = _in_use(members)
+            bank = found.setdefault(learned.bank, {"bank": learned.bank, "far": {}, "makes": []})
+            bank["far"].update(body["far"])
+            bank["makes"].append(body)
         return found
 
 
-def _in_use(facility: Facility, bank: str) -> dict[str, Any]:
+def _in_use(members: Sequence[Load]) -> dict[str, Any]:
     """Return the figures that planning goes by now."""
-    members = facility.banks.get(bank, ())
     if not members:
         return {}
     load = members[0]

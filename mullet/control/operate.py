@@ -46,11 +46,13 @@ class Desk:
         decision = self._controller.decision
         if decision is None:
             return []
-        far, barred = self._controller.learning.far(), self._controller.barred
-        return loads_status(self._controller.facility, decision, far, barred)
+        learning = self._controller.learning
+        return loads_status(
+            self._controller.facility, decision, learning.far(), self._controller.barred, learning.makes()
+        )
 
     def learned(self) -> dict[str, Any]:
-        """Return per bank of miners what was measured against its nameplate."""
+        """Return per bank of miners, make by make, what was measured against its nameplate."""
         return self._controller.learning.status(self._controller.facility)
 
     def recent(self) -> list[dict[str, Any]]:

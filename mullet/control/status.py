@@ -110,10 +110,11 @@ def loads_status(
     decision: Decision,
     far: Mapping[str, str] = MappingProxyType({}),
     barred: Mapping[str, str] = MappingProxyType({}),
+    makes: Mapping[str, str] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Return one row per load: state, draw, setpoint, and why.
 
-    `far` says who is far from its group, `barred` to whom nothing can be written.
+    `far` says who is far from its group, `barred` to whom nothing can be written, `makes` what was once identified.
     """
     rows = []
     for load in facility.loads:
@@ -125,6 +126,7 @@ def loads_status(
                 "id": load.id,
                 "kind": load.kind.value,
                 "bank": load.bank,
+                "make": (reading.make if reading is not None else None) or makes.get(load.id),
                 "circuit": load.circuit,
                 "state": reading.state.value if reading is not None and reading.state is not None else None,
                 "watts": reading.watts if reading is not None else None,

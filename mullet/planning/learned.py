@@ -1,17 +1,18 @@
-"""What was learnt of a bank of miners, and the facility as it is known by that instead of by nameplates. Pure."""
+"""What was learnt of miners, and the facility as it is known by that instead of by nameplates. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 
 from mullet.domain.facility import Facility
 from mullet.domain.load import Load, LoadKind, OperatingPoint
 
 ENOUGH_SAMPLES = 20
 ENOUGH_LOADS = 3
-"""Or all loads of a smaller bank."""
+"""Or all loads of the make, where its bank has fewer."""
 PLAUSIBLE = (0.5, 1.5)
 """A running point whose median is outside this range of its nameplate is told, and not believed."""
 LEAST_RAMP = 0.5
@@ -52,48 +53,66 @@ class LearnedRamp:
 
 
 @dataclass(frozen=True, slots=True)
-class LearnedBank:
-    """All that was learnt of one bank; its first point is its standby."""
+class LearnedMake:
+    """All that was learnt of one make in one bank; its first point is its standby."""
 
     bank: str
+    make: str | None
+    """None: of the loads whose make is not known."""
     points: tuple[LearnedPoint, ...]
     ramp_down: LearnedRamp
     ramp_up: LearnedRamp
+    loads: int
+    """Loads of this make in the bank now."""
+
+    @property
+    def title(self) -> str:
+        """Bank and make, for people."""
+        return self.bank if self.make is None else f"{self.bank} ({self.make})"
+
+
+def by_name(make: str | None) -> tuple[bool, str]:
+    """Return by what makes are sorted: those that are not known come last."""
+    return make is None, make or ""
 
 
 def with_learned(
-    facility: Facility, banks: Mapping[str, LearnedBank], kept: Collection[str] = ()
+    facility: Facility,
+    learned: Iterable[LearnedMake],
+    makes: Mapping[str, str] = MappingProxyType({}),
+    kept: Collection[str] = (),
 ) -> tuple[Facility, dict[str, str]]:
-    """Return the facility with measured watts, rates and ramps, and per bank what was taken over, or why not.
+    """Return the facility with measured watts, rates and ramps, and per bank and make what was taken over, or why not.
 
-    A point's watts are its median, or more where the cap sum asks for it: the most that a load counts at a point is
-    never below the 95th percentile measured there, nor below the mean of the load that draws most. Banks in `kept`
-    stay by nameplate.
+    `makes` tells the make of each load that is known; a load goes by what was learnt of its own make in its own bank,
+    or by its nameplate. A point's watts are its median, or more where the cap sum asks for it: the most that a load
+    counts at a point is never below the 95th percentile measured there, nor below the mean of the load that draws most.
+    Banks in `kept` stay by nameplate.
     """
-    loads: list[Load] = []
+    found = {(each.bank, each.make): each for each in learned if each.bank not in kept}
+    alike: dict[tuple[str, str | None], list[Load]] = {}
+    for load in facility.of_kind(LoadKind.MINER):
+        alike.setdefault((load.bank, makes.get(load.id)), []).append(load)
+    changed: dict[str, Load] = {}
     notes: dict[str, str] = {}
-    for bank, members in facility.banks.items():
-        found = banks.get(bank)
-        first = members[0]
-        changed: Load | None = None
-        if first.kind is LoadKind.MINER and found is not None and bank not in kept:
-            changed, note = _learned(first, found, len(members))
-            if note:
-                notes[bank] = note
-        if changed is None:
-            loads.extend(members)
+    for key, members in alike.items():
+        if key not in found:
+            continue
+        made, note = _learned(members[0], found[key], len(members))
+        if note:
+            notes[found[key].title] = note
+        if made is None:
             continue
         for load in members:
-            loads.append(
-                replace(load, points=changed.points, worst_watts=changed.worst_watts, capability=changed.capability)
+            changed[load.id] = replace(
+                load, points=made.points, worst_watts=made.worst_watts, capability=made.capability
             )
-    if not notes:
+    if not changed:
         return facility, notes
-    by_id = {load.id: load for load in loads}
-    return replace(facility, loads=tuple(by_id[load.id] for load in facility.loads)), notes
+    return replace(facility, loads=tuple(changed.get(load.id, load) for load in facility.loads)), notes
 
 
-def _learned(load: Load, found: LearnedBank, members: int) -> tuple[Load | None, str]:
+def _learned(load: Load, found: LearnedMake, members: int) -> tuple[Load | None, str]:
     """Return the load as measured, and a line that says what differs; None where nothing was taken over."""
     words: list[str] = []
     points: list[OperatingPoint] = []

@@ -13,8 +13,8 @@ from mullet.domain.load import Load, LoadKind, OperatingPoint
 from mullet.domain.snapshot import Snapshot
 from mullet.domain.telemetry import LoadState, Telemetry
 from mullet.domain.units import format_watts
-from mullet.planning.learned import LearnedBank, LearnedPoint, LearnedRamp
-from mullet.planning.sketch import Sketch
+from mullet.planning.fold import MakeFold
+from mullet.planning.learned import LearnedMake, by_name
 from mullet.planning.stance import came_back, running_point, truthful_watts
 
 ROUND_TICKS = 30
@@ -53,54 +53,11 @@ class _Track:
         return self.visits > STEADY_VISITS
 
 
-class _Point:
-    """What was read of all loads of a bank at one point."""
-
-    def __init__(self, nameplate: OperatingPoint) -> None:
-        self.nameplate = nameplate
-        self.watts, self.rates = Sketch(), Sketch()
-        self.who: set[str] = set()
-        self.loads = 0
-        self.most_watts: float | None = None
-
-    def restore(self, kept: Mapping[str, Any]) -> None:
-        self.watts, self.rates = _sketch(kept["watts"]), _sketch(kept["rates"])
-        self.loads = int(kept["loads"])
-        self.most_watts = None if kept["most_watts"] is None else float(kept["most_watts"])
-
-    def kept(self) -> dict[str, Any]:
-        return {
-            "watts": _bins(self.watts),
-            "rates": _bins(self.rates),
-            "loads": max(self.loads, len(self.who)),
-            "most_watts": self.most_watts,
-            "nameplate": [self.nameplate.asked_watts, self.nameplate.th_per_s],
-        }
-
-    def learned(self) -> LearnedPoint:
-        plate = self.nameplate
-        return LearnedPoint(
-            name=plate.name,
-            nameplate_watts=plate.watts,
-            nameplate_th_per_s=plate.th_per_s,
-            samples=len(self.watts),
-            loads=max(self.loads, len(self.who)),
-            watts=self.watts.about(0.5),
-            watts_p95=self.watts.at_most(0.95),
-            most_watts=self.most_watts,
-            rates=len(self.rates),
-            th_per_s=self.rates.about(0.5),
-        )
-
-
-class _Bank:
-    def __init__(self, points: Sequence[OperatingPoint]) -> None:
-        self.points = {point.name: _Point(point) for point in points}
-        self.ramp_down, self.ramp_up = Sketch(), Sketch()
-
-
 class Learner:
-    """Folds what is observed into a few numbers per bank; which loads are far from their group comes with it."""
+    """Folds what is observed into a few numbers per make of each bank; which loads are far from their group comes too.
+
+    Loads whose make is not known yet count as one make more, None. Alike are loads of one make of one bank.
+    """
 
     def __init__(self, facility: Facility, kept: Mapping[str, Any] | None = None) -> None:
         """`facility` is as the policy has it, by nameplate; `kept` is what `kept()` returned once.
@@ -108,7 +65,9 @@ class Learner:
         Raises:
             ValueError: `kept` does not have that shape.
         """
-        self._banks: dict[str, _Bank] = {}
+        self._plates: dict[str, tuple[OperatingPoint, ...]] = {}
+        self._folds: dict[str, dict[str | None, MakeFold]] = {}
+        self._makes: dict[str, str] = {}
         self._tracks: dict[str, _Track] = {}
         self._rounds: list[str] = []
         self._next = 0
@@ -116,14 +75,28 @@ class Learner:
         """Loads far from their group, and in which respect."""
         self.adopt(facility, kept)
 
+    @property
+    def makes(self) -> Mapping[str, str]:
+        """The makes of the loads that told theirs, by load."""
+        return self._makes
+
     def adopt(self, facility: Facility, kept: Mapping[str, Any] | None = None) -> None:
         """Go on with a reloaded facility, by nameplate; points that are no longer the same are learnt anew."""
         known = self.kept() if kept is None else kept
-        self._banks = {}
-        for bank, loads in facility.banks.items():
-            if loads[0].kind is LoadKind.MINER:
-                self._banks[bank] = _restored(loads[0].points, known.get(bank))
+        makes = _makes_of(known)
         self._rounds = [load.id for load in facility.loads if load.kind is LoadKind.MINER]
+        self._makes = {load_id: makes[load_id] for load_id in self._rounds if load_id in makes}
+        self._folds, self._plates = {}, {}
+        for bank, loads in facility.banks.items():
+            if loads[0].kind is not LoadKind.MINER:
+                continue
+            points = self._plates[bank] = loads[0].points
+            known_folds = _folds_of(points, known, bank)
+            folds = self._folds[bank] = {}
+            for load in loads:
+                make = self._makes.get(load.id)
+                fold = folds[make] = folds.get(make) or known_folds.get(make) or MakeFold(points)
+                fold.members += 1
         self._tracks = {load_id: self._tracks.get(load_id, _Track()) for load_id in self._rounds}
         self._next = 0
         self.far = {load_id: words for load_id, words in self.far.items() if load_id in self._tracks}
@@ -150,9 +123,11 @@ class Learner:
                 self._compare(bank, members)
 
     def _visit(self, load: Load, entry: LedgerEntry, reading: Telemetry | None, at: float) -> None:
+        if reading is not None and reading.make is not None and reading.make != self._makes.get(load.id):
+            self._turn_out(load, reading.make)
         track = self._tracks[load.id]
         point = _steady_point(load, entry, reading, at)
-        found = self._banks[load.bank].points.get(point.name) if point is not None else None
+        found = self._fold_of(load).points.get(point.name) if point is not None else None
         if point is None or found is None or reading is None:
             track.point = ""
             return
@@ -169,32 +144,53 @@ class Learner:
             found.who.add(load.id)
             track.th_per_s = rate if track.th_per_s is None else track.th_per_s + WEIGHT * (rate - track.th_per_s)
 
+    def _turn_out(self, load: Load, make: str) -> None:
+        """Let a load be of `make` from now on: none was known, or the machine is another or runs another firmware.
+
+        What was learnt of a make goes with the last load of it: there are never more than loads.
+        """
+        folds, before = self._folds[load.bank], self._makes.get(load.id)
+        folds[before].members -= 1
+        if not folds[before].members:
+            del folds[before]
+        self._makes[load.id] = make
+        if make not in folds:
+            # By nameplate: the facility that is observed has points as they were learnt.
+            folds[make] = MakeFold(self._plates[load.bank])
+        folds[make].members += 1
+        self._tracks[load.id] = _Track()
+        self.far.pop(load.id, None)
+
+    def _fold_of(self, load: Load) -> MakeFold:
+        return self._folds[load.bank][self._makes.get(load.id)]
+
     def _ramp(self, facility: Facility, ledger: CommandLedger, outcome: Outcome) -> None:
         load, command = facility.load_by_id.get(outcome.load_id), ledger.entry(outcome.load_id).command
-        if outcome.kind is not OutcomeKind.APPLIED or load is None or load.bank not in self._banks or command is None:
+        if outcome.kind is not OutcomeKind.APPLIED or load is None or load.bank not in self._folds or command is None:
             return
         # A load without truthful watts is believed after its ramp at the earliest, so that its time tells nothing.
         if command.id != outcome.command_id or not load.capability.measures_watts:
             return
-        bank = self._banks[load.bank]
+        fold = self._fold_of(load)
         if command.verb is Verb.SLEEP:
-            bank.ramp_down.add(outcome.at - command.issued_at)
+            fold.ramp_down.add(outcome.at - command.issued_at)
         elif command.verb is Verb.WAKE:
-            bank.ramp_up.add(outcome.at - command.issued_at)
+            fold.ramp_up.add(outcome.at - command.issued_at)
 
     def _compare(self, bank: str, members: Sequence[Load]) -> None:
-        """Find who is far from its group: the loads of its bank at the same point."""
-        groups: dict[str, list[tuple[str, _Track]]] = {}
+        """Find who is far from its group: the loads of its bank that are of its make and at the same point."""
+        groups: dict[tuple[str | None, str], list[tuple[str, _Track]]] = {}
         for load in members:
             track = self._tracks[load.id]
             self.far.pop(load.id, None)
             if track.point and track.visits >= STEADY_VISITS + JUDGED_VISITS:
-                groups.setdefault(track.point, []).append((load.id, track))
-        for name, group in groups.items():
-            point = self._banks[bank].points[name]
+                groups.setdefault((self._makes.get(load.id), track.point), []).append((load.id, track))
+        for (make, name), group in groups.items():
+            fold = self._folds[bank][make]
+            point = fold.points[name]
             means = [track.watts for _, track in group if track.watts is not None]
             if means:
-                everyone = len(group) >= len(members) / 2
+                everyone = len(group) >= fold.members / 2
                 kept = 0.0 if everyone or point.most_watts is None else point.most_watts
                 point.most_watts = max(kept, *means, 0.0)
             if len(group) < LEAST_GROUP:
@@ -221,28 +217,24 @@ class Learner:
                 known = self.far.get(load_id)
                 self.far[load_id] = told if known is None else f"{known}; {told}"
 
-    def banks(self) -> dict[str, LearnedBank]:
-        """Return what has been learnt so far."""
-        return {
-            name: LearnedBank(
-                name,
-                tuple(point.learned() for point in bank.points.values()),
-                _ramp_of(bank.ramp_down),
-                _ramp_of(bank.ramp_up),
-            )
-            for name, bank in self._banks.items()
-        }
+    def learned(self) -> tuple[LearnedMake, ...]:
+        """Return what has been learnt so far, in the policy's order of banks, the makes of each by name."""
+        return tuple(
+            folds[make].learned(bank, make)
+            for bank, folds in self._folds.items()
+            for make in sorted(folds, key=by_name)
+        )
 
     def kept(self) -> dict[str, Any]:
         """Return what a later run goes on from, as plain JSON data."""
-        return {
-            name: {
-                "points": {point: seen.kept() for point, seen in bank.points.items()},
-                "ramp_down": _bins(bank.ramp_down),
-                "ramp_up": _bins(bank.ramp_up),
-            }
-            for name, bank in self._banks.items()
+        makes: dict[str, list[str]] = {}
+        for load_id, make in self._makes.items():
+            makes.setdefault(make, []).append(load_id)
+        banks = {
+            bank: [{"make": make, **folds[make].kept()} for make in sorted(folds, key=by_name)]
+            for bank, folds in self._folds.items()
         }
+        return {"makes": makes, "banks": banks}
 
 
 def _steady_point(load: Load, entry: LedgerEntry, reading: Telemetry | None, at: float) -> OperatingPoint | None:
@@ -259,28 +251,25 @@ def _steady_point(load: Load, entry: LedgerEntry, reading: Telemetry | None, at:
     return running_point(load, entry, reading) if load.steps_between else load.highest
 
 
-def _restored(points: Sequence[OperatingPoint], kept: Any) -> _Bank:
-    bank = _Bank(points)
-    if kept is None:
-        return bank
+def _makes_of(kept: Mapping[str, Any]) -> dict[str, str]:
+    """Return the makes of loads that `Learner.kept` named.
+
+    Raises:
+        ValueError: it did not name them so.
+    """
     try:
-        for point in points:
-            known = kept["points"].get(point.name)
-            if known is not None and list(known["nameplate"]) == [point.asked_watts, point.th_per_s]:
-                bank.points[point.name].restore(known)
-        bank.ramp_down, bank.ramp_up = _sketch(kept["ramp_down"]), _sketch(kept["ramp_up"])
+        return {str(load_id): str(make) for make, load_ids in kept.get("makes", {}).items() for load_id in load_ids}
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"what was learnt cannot be read: {error!r}") from error
+
+
+def _folds_of(points: Sequence[OperatingPoint], kept: Mapping[str, Any], bank: str) -> dict[str | None, MakeFold]:
+    """Return the folds of a bank's makes that `Learner.kept` returned.
+
+    Raises:
+        ValueError: it did not return them so.
+    """
+    try:
+        return {found["make"]: MakeFold.restored(points, found) for found in kept.get("banks", {}).get(bank, ())}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"what was learnt cannot be read: {error!r}") from error
-    return bank
-
-
-def _sketch(bins: Mapping[str, int]) -> Sketch:
-    return Sketch({int(index): int(count) for index, count in bins.items()})
-
-
-def _bins(sketch: Sketch) -> dict[str, int]:
-    return {str(index): count for index, count in sketch.bins().items()}
-
-
-def _ramp_of(sketch: Sketch) -> LearnedRamp:
-    return LearnedRamp(len(sketch), sketch.about(0.5), sketch.at_most(0.95))

@@ -11,6 +11,7 @@ from typing import Any
 from mullet.domain.facility import Mode
 from mullet.domain.snapshot import Hold, HoldKind
 
+MAKE = "Antminer S19j Pro / luxos"
 MINERS, GPUS = 96, 160
 LIMIT_W = 480_000.0
 _HALLS = {"hall-a": 48, "hall-b": 48}
@@ -143,6 +144,7 @@ class MadeUpDesk:
                     "id": f"{hall}-{number:03}",
                     "kind": "miner",
                     "bank": hall,
+                    "make": MAKE,
                     "circuit": hall,
                     "state": None if silent else "asleep" if asleep else "active",
                     "watts": None if silent else round(watts, 1),
@@ -166,6 +168,7 @@ class MadeUpDesk:
                     "id": f"gpu-{number:03}",
                     "kind": "gpu",
                     "bank": "gpus",
+                    "make": "NVIDIA H100 80GB HBM3",
                     "circuit": "hall-ai",
                     "state": "active",
                     "watts": round(watts, 1),
@@ -185,7 +188,7 @@ class MadeUpDesk:
         return rows
 
     def learned(self) -> dict[str, Any]:
-        """Return what `control.learn.Learning.status` does, of one bank."""
+        """Return what `control.learn.Learning.status` does, of one bank of one make."""
         ramp = {"samples": 31, "p50_s": 2.1, "p95_s": 3.4}
         points = [
             _measured("off", 20.0, 0.0, 17.0, None),
@@ -193,8 +196,8 @@ class MadeUpDesk:
         ]
         in_use = {"points": {}, "ramp_down_s": 3.4, "ramp_up_s": 60.0, "learned": True}
         far = {"hall-a-017": "draws 3.9 kW, its group 3.39 kW"}
-        bank = {"bank": "hall-a", "points": points, "ramp_down": ramp, "ramp_up": {**ramp, "p95_s": 58.0}}
-        return {"hall-a": {**bank, "far": far, "in_use": in_use}}
+        make = {"make": MAKE, "points": points, "ramp_down": ramp, "ramp_up": {**ramp, "p95_s": 58.0}, "loads": 48}
+        return {"hall-a": {"bank": "hall-a", "far": far, "makes": [{**make, "far": far, "in_use": in_use}]}}
 
     def recent(self) -> list[dict[str, Any]]:
         """Return what happened of late, newest first."""

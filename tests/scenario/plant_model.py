@@ -39,6 +39,7 @@ class Device:
     """The point that was last set while it ran; kept over a sleep, forgotten at a reboot."""
     back_at: float | None = None
     """When a reboot is over, after which the device hashes whatever it was told."""
+    make: str | None = None
 
     @property
     def running_watts(self) -> float:
@@ -106,7 +107,7 @@ class Device:
             state, rate = LoadState.ASLEEP, 0.0
         if self.fault == "says_lowered" and self.active and self.said_watts is not None:
             rate = self.load.point_for_watts(self.said_watts).th_per_s
-        return Telemetry(self.load.id, now, watts=watts, state=state, th_per_s=rate)
+        return Telemetry(self.load.id, now, watts=watts, state=state, th_per_s=rate, make=self.make)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mullet.domain.command import Verb
 from mullet.domain.facility import Facility, Mode, Pacing
 from mullet.domain.load import OperatingPoint
+from mullet.domain.plan import group_loads
 from mullet.planning.learned import with_learned
 from mullet.planning.learning import Learner
 from mullet.testing.builders import circuit, facility, miner
@@ -38,7 +39,7 @@ def observed(nameplate: Facility, truth: Facility, seed: int) -> Facility:
         decision = run.tick()
         learner.observe(nameplate, decision.snapshot, decision.judged, decision.outcomes)
     assert run.trace.sent == []
-    found, notes = with_learned(nameplate, learner.banks())
+    found, notes = with_learned(nameplate, learner.learned(), learner.makes)
     assert set(notes) == {"a", "b"}
     return found
 
@@ -72,6 +73,28 @@ def test_the_bank_that_measures_worse_goes_first() -> None:
     run.run(60)
     assert {command.load_id[0] for command in run.trace.sent} == {"a"}
     assert all(command.verb is Verb.SLEEP for command in run.trace.sent)
+    assert sum(device.active for device in run.model.devices.values()) == 4
+
+
+def test_two_makes_in_one_bank_are_two_groups_and_the_worse_goes_first() -> None:
+    nameplate = plant(40_000.0)
+    nameplate = replace(nameplate, loads=tuple(replace(load, bank="hall") for load in nameplate.loads))
+    truth = plant(40_000.0, (3_600.0, 3_000.0))
+    run = Run(nameplate, PlantModel(truth, 3))
+    run.mode = Mode.OBSERVE
+    for name, device in run.model.devices.items():
+        device.make = {"a": "Antminer S19 / luxos", "b": "Antminer S21 / luxos"}[name[0]]
+    learner = Learner(nameplate)
+    for _ in range(30 * 10):
+        decision = run.tick()
+        learner.observe(nameplate, decision.snapshot, decision.judged, decision.outcomes)
+    found, notes = with_learned(nameplate, learner.learned(), learner.makes)
+    assert set(notes) == {"hall (Antminer S19 / luxos)", "hall (Antminer S21 / luxos)"}
+    assert [len(group.load_ids) for group in group_loads(nameplate)] == [8]
+    assert [{name[0] for name in group.load_ids} for group in group_loads(found)] == [{"a"}, {"b"}]
+    run = Run(found, PlantModel(truth, 3), price=70.0)
+    run.run(60)
+    assert {command.load_id[0] for command in run.trace.sent} == {"a"}
     assert sum(device.active for device in run.model.devices.values()) == 4
 
 

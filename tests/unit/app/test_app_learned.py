@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def loaded() -> LoadedPolicy:
 def taught(site: Facility, factor: float) -> Learner:
     """Return a learner that goes on from every miner having drawn `factor` times its nameplate at full."""
     kept = Learner(site).kept()
-    for bank, body in kept.items():
+    for bank, (body,) in kept["banks"].items():
         full = site.banks[bank][0].highest
         drawn = Sketch()
         for _ in range(100):
@@ -58,6 +59,18 @@ def test_a_restart_plans_with_what_was_measured_and_records_it(loaded: LoadedPol
     assert decode(Facility, facility_body(found.facility)["facility"]).load_by_id[after.id] == after
 
 
+def test_a_file_from_before_makes_is_gone_on_from(loaded: LoadedPolicy, tmp_path: Path) -> None:
+    bank, path = measuring(loaded), tmp_path / "learned.json"
+    known = taught(loaded.facility, 0.95).kept()["banks"]
+    old = {name: {key: value for key, value in body.items() if key != "make"} for name, (body,) in known.items()}
+    path.write_text(json.dumps({"version": 1, "banks": old}))
+    file = LearnedFile(path)
+    found, notes, _ = as_learned(loaded, start_learner(loaded, file))
+    assert file.problem is None
+    assert bank in notes
+    assert found.facility.banks[bank][0].highest.watts < loaded.facility.banks[bank][0].highest.watts
+
+
 def test_a_bank_keeps_its_nameplate_where_the_policy_says_so(loaded: LoadedPolicy) -> None:
     bank = measuring(loaded)
     kept = replace(loaded, wiring=replace(loaded.wiring, nameplate_banks=frozenset(loaded.facility.banks)))
@@ -77,8 +90,8 @@ def test_what_draws_more_than_its_nameplate_counts_more_and_is_told(loaded: Load
 
 def test_a_file_of_another_shape_is_set_aside(loaded: LoadedPolicy, tmp_path: Path) -> None:
     file = LearnedFile(tmp_path / "learned.json")
-    asyncio.run(file.save({measuring(loaded): {"points": 5}}))
+    asyncio.run(file.save({"makes": {}, "banks": {measuring(loaded): [{"make": None, "points": 5}]}}))
     learner = start_learner(loaded, file)
     assert file.problem is not None
     assert (tmp_path / "learned.json.damaged").exists()
-    assert all(point.samples == 0 for found in learner.banks().values() for point in found.points)
+    assert all(point.samples == 0 for found in learner.learned() for point in found.points)

@@ -23,8 +23,9 @@ from mullet.ports import WriteRefused
 
 TOKEN = "a-token-that-is-long-enough"
 LOAD = {
-    "id": "wm-a-001", "kind": "miner", "bank": "wm-a", "circuit": "pdu-a", "state": "active", "watts": 3_300.0,
-    "limit_w": None, "age_s": 0.4, "fault": None, "setpoint": "full", "setpoint_w": 3_276.0, "cause": "economic",
+    "id": "wm-a-001", "kind": "miner", "bank": "wm-a", "make": "M50S / whatsminer_v2", "circuit": "pdu-a",
+    "state": "active", "watts": 3_300.0, "limit_w": None, "age_s": 0.4, "fault": None,
+    "setpoint": "full", "setpoint_w": 3_276.0, "cause": "economic",
     "rule": "on: margin 57 USD/MWh", "pending": False, "failures": 0, "withheld": None, "far": None,
 }  # fmt: skip
 
@@ -80,8 +81,10 @@ class Desk:
         }
         never = {"samples": 0, "p50_s": None, "p95_s": None}
         down = {"samples": 21, "p50_s": 1.8, "p95_s": 2.9}
-        body = {"bank": "wm-a", "points": [point], "ramp_down": down, "ramp_up": never, "in_use": {"learned": True}}
-        return {"wm-a": {**body, "far": {"wm-a-002": "hashes 80.0 TH/s, its group 105.0"}}}
+        far = {"wm-a-002": "hashes 80.0 TH/s, its group 105.0"}
+        body = {"points": [point], "ramp_down": down, "ramp_up": never, "in_use": {"learned": True}}
+        make = {"make": "M50S / whatsminer_v2", "loads": 2, **body, "far": far}
+        return {"wm-a": {"bank": "wm-a", "far": far, "makes": [make]}}
 
     def why(self, target: str) -> dict[str, Any]:
         if target != "wm-a-001":

@@ -41,12 +41,17 @@ def test_loads_and_fleet(desk: Desk) -> None:
     assert banks["wm-a"]["states"] == {"active": 1, "unknown": 1}
     assert (banks["wm-a"]["watts"], banks["wm-a"]["unmeasured"]) == (3_300.0, 1)
     assert "no answer; pending" in run("status", "--loads").stdout
-    assert banks["wm-a"]["learned"]["points"][0]["watts"] == 3_150.0
+    assert banks["wm-a"]["far"] == {"wm-a-002": "hashes 80.0 TH/s, its group 105.0"}
+    (make,) = banks["wm-a"]["makes"]
+    assert (make["make"], make["loads"], make["unmeasured"]) == ("M50S / whatsminer_v2", 2, 1)
+    assert make["learned"]["points"][0]["watts"] == 3_150.0
     told = run("status", "--fleet").stdout
     assert "1 active, 1 unknown" in told
     row = next(line for line in told.splitlines() if "full" in line)
-    assert row.split() == ["wm-a", "full", "3.3", "kW", "3.15", "kW", "3.21", "kW", "105.0", "30.0", "2", "40"]
-    assert "wm-a: ramp down p50 1.8 s, p95 2.9 s of 21; ramp up not measured yet; planned by what was measured" in told
+    make = ["wm-a", "M50S", "/", "whatsminer_v2"]
+    assert row.split() == [*make, "full", "3.3", "kW", "3.15", "kW", "3.21", "kW", "105.0", "30.0", "2", "40"]
+    assert "wm-a (M50S / whatsminer_v2): ramp down p50 1.8 s, p95 2.9 s of 21; ramp up not measured yet" in told
+    assert "planned by what was measured" in told
     assert "far wm-a-002: hashes 80.0 TH/s, its group 105.0" in told
     assert run("status", "--fleet", "--loads").exit_code == 2
 

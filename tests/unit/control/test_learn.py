@@ -31,10 +31,10 @@ class Book:
         self.kept: list[Mapping[str, Any]] = []
         self.failing = False
 
-    async def keep(self, banks: Mapping[str, Any]) -> None:
+    async def keep(self, kept: Mapping[str, Any]) -> None:
         if self.failing:
             raise HistorianError("disk full")
-        self.kept.append(banks)
+        self.kept.append(kept)
 
 
 def minutes(learning: Learning, site: Facility, start: float, count: int) -> float:
@@ -51,7 +51,7 @@ async def test_what_is_learnt_is_kept_now_and_then_and_at_the_end(monkeypatch: p
     at = minutes(learning, site, START, 3)
     await learning.close()
     assert len(book.kept) == 2
-    assert book.kept[-1]["miners"]["points"]["normal"]["loads"] == 6
+    assert book.kept[-1]["banks"]["miners"][0]["points"]["normal"]["loads"] == 6
     book.failing = True
     minutes(learning, site, at, 1)
     await learning.close()
@@ -68,12 +68,14 @@ def test_status_tells_measured_from_nameplate_and_who_is_far() -> None:
     learning.tick(site, decision)
     assert alarms == {"loads/far": "1 load far from their group (mullet status --fleet): miners-002"}
     bank = learning.status(site)["miners"]
-    normal = bank["points"][1]
+    (make,) = bank["makes"]
+    assert (make["make"], make["loads"]) == (None, 6)
+    normal = make["points"][1]
     assert (normal["name"], normal["nameplate_watts"], normal["loads"]) == ("normal", 3_300.0, 6)
     assert normal["watts"] == pytest.approx(3_300.0, rel=0.006)
     assert normal["joules_per_th"] == pytest.approx(30.0, rel=0.012)
-    assert bank["far"] == {"miners-002": "draws 4 kW, its group 3.3 kW"}
-    assert bank["in_use"]["learned"] is False
+    assert bank["far"] == make["far"] == {"miners-002": "draws 4 kW, its group 3.3 kW"}
+    assert make["in_use"]["learned"] is False
     rows = {row["id"]: row["far"] for row in loads_status(site, decision, learning.far())}
     assert rows["miners-002"] == "draws 4 kW, its group 3.3 kW"
     assert rows["miners-001"] is None

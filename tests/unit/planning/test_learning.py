@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from mullet.domain.command import CommandLedger, Evidence, LedgerEntry, Outcome, OutcomeKind, Verb
 from mullet.domain.facility import Facility
-from mullet.domain.load import OFF, OperatingPoint, Steering
+from mullet.domain.load import OFF, LoadKind, OperatingPoint, Steering
+from mullet.domain.plan import group_loads
 from mullet.domain.telemetry import LoadState, Telemetry
-from mullet.planning.learned import ENOUGH_SAMPLES, LearnedBank, LearnedPoint, LearnedRamp, with_learned
+from mullet.planning.learned import ENOUGH_SAMPLES, LearnedMake, LearnedPoint, LearnedRamp, with_learned
 from mullet.planning.learning import JUDGED_VISITS, STEADY_VISITS, Learner
 from mullet.planning.merit import break_even_per_mwh, market_now
 from mullet.planning.sketch import MOST_COUNTED, Sketch
@@ -53,12 +54,17 @@ def watch(
 def _told(reading: Telemetry | None) -> dict[str, Any]:
     if reading is None:
         return {}
-    names = ("watts", "th_per_s", "state", "fault", "limit_watts")
+    names = ("watts", "th_per_s", "state", "fault", "limit_watts", "make")
     return {name: getattr(reading, name) for name in names}
 
 
+def of(learner: Learner, make: str | None = None) -> LearnedMake:
+    """Return what was learnt of a make of the only bank."""
+    return next(each for each in learner.learned() if each.make == make)
+
+
 def point(learner: Learner, name: str = "normal") -> LearnedPoint:
-    return next(each for each in learner.banks()["wm"].points if each.name == name)
+    return next(each for each in of(learner).points if each.name == name)
 
 
 # Quantiles
@@ -104,7 +110,7 @@ def test_watts_and_rates_at_rest_are_learnt() -> None:
     assert found.most_watts == pytest.approx(3_100.0)
     assert found.joules_per_th == pytest.approx(3_100.0 / 104.0, rel=0.012)
     assert point(learner, OFF).samples == 0
-    assert "gpus" not in learner.banks()
+    assert {each.bank for each in learner.learned()} == {"wm"}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +127,7 @@ def test_nothing_is_learnt_from_what_moves_or_is_not_known(reading: Telemetry) -
     site = plant(count=1)
     learner = Learner(site)
     watch(learner, site, 6, **{"wm-001": reading})
-    assert [each.samples + each.rates for each in learner.banks()["wm"].points] == [0, 0]
+    assert [each.samples + each.rates for each in of(learner).points] == [0, 0]
 
 
 def test_nothing_is_learnt_while_a_command_is_out_or_its_ramp_runs() -> None:
@@ -156,7 +162,7 @@ def test_watts_of_loads_that_do_not_measure_are_not_learnt() -> None:
     assert (point(learner).samples, point(learner).watts) == (0, None)
     assert point(learner).th_per_s == pytest.approx(104.0, rel=0.006)
     # What it hashes is known all the same, and by that the bank is ranked.
-    found, _ = with_learned(site, learner.banks())
+    found, _ = with_learned(site, learner.learned())
     assert found.loads[0].highest.watts == site.loads[0].highest.watts
     assert found.loads[0].highest.th_per_s == pytest.approx(104.0, rel=0.006)
 
@@ -197,11 +203,11 @@ def test_ramps_are_learnt_from_what_was_verified() -> None:
         learner.observe(site, snapshot(site), ledger, (outcome,))
         learner.observe(site, snapshot(site), ledger, (replace(outcome, kind=OutcomeKind.REFUSED),))
         learner.observe(site, snapshot(site), ledger, (replace(outcome, command_id="another"),))
-    ramp = learner.banks()["wm"].ramp_down
+    ramp = of(learner).ramp_down
     assert ramp.samples == 20
     assert ramp.p50_s == pytest.approx(2.0, rel=0.01)
     assert ramp.p95_s == pytest.approx(9.0, rel=0.011)
-    assert learner.banks()["wm"].ramp_up == LearnedRamp(0, None, None)
+    assert of(learner).ramp_up == LearnedRamp(0, None, None)
 
 
 # Who is far from its group
@@ -243,6 +249,111 @@ def test_a_group_that_scatters_flags_nobody_and_a_small_one_neither() -> None:
     assert learner.far == {}
 
 
+# Makes: model and firmware
+
+
+OLD, NEW = "Antminer S19 / luxos", "Antminer S21 / luxos"
+
+
+def mixed(drawn: dict[str, float], makes: dict[str, str | None]) -> dict[str, Telemetry]:
+    """Return what loads tell that draw so much, each of its make."""
+    return {
+        name: Telemetry("x", START, watts=watts, th_per_s=110.0, state=LoadState.ACTIVE, make=makes.get(name))
+        for name, watts in drawn.items()
+    }
+
+
+def ids(first: int, last: int) -> list[str]:
+    return [f"wm-{k:03d}" for k in range(first, last + 1)]
+
+
+def test_each_make_of_a_bank_is_learnt_and_compared_by_itself() -> None:
+    site = plant(count=13)
+    makes: dict[str, str | None] = {**dict.fromkeys(ids(1, 6), OLD), **dict.fromkeys(ids(7, 12), NEW)}
+    drawn = {**dict.fromkeys(ids(1, 6), 3_400.0), **dict.fromkeys(ids(7, 13), 2_900.0), "wm-002": 2_900.0}
+    learner = Learner(site)
+    watch(learner, site, 12, **mixed(drawn, makes))
+    found = learner.learned()
+    assert [(each.bank, each.make, each.loads) for each in found] == [("wm", OLD, 6), ("wm", NEW, 6), ("wm", None, 1)]
+    medians = [each.points[1].watts for each in found]
+    assert medians == pytest.approx([3_400.0, 2_900.0, 2_900.0], rel=0.006)
+    # Among all thirteen it would be like most.
+    assert set(learner.far) == {"wm-002"}
+    assert learner.far["wm-002"].startswith("draws 2.9 kW, its group 3.4 kW")
+
+
+def test_a_load_whose_make_changes_starts_anew_there() -> None:
+    site = plant(count=6)
+    full = dict.fromkeys(ids(1, 6), 3_300.0)
+    learner = Learner(site)
+    due = watch(learner, site, 10, **mixed({**full, "wm-006": 3_900.0}, dict.fromkeys(ids(1, 6), OLD)))
+    assert set(learner.far) == {"wm-006"}
+    other = {**dict.fromkeys(ids(1, 5), OLD), "wm-006": NEW}
+    before = of(learner, OLD).points[1].samples
+    due = watch(learner, site, 1, start=due, **mixed({**full, "wm-006": 2_700.0}, other))
+    assert learner.far == {}
+    assert (of(learner, OLD).loads, of(learner, NEW).loads) == (5, 1)
+    assert (of(learner, OLD).points[1].samples, of(learner, NEW).points[1].samples) == (before + 5, 0)
+    due = watch(learner, site, STEADY_VISITS, start=due, **mixed({**full, "wm-006": 2_700.0}, other))
+    assert of(learner, NEW).points[1].watts == pytest.approx(2_700.0, rel=0.006)
+    # A reading without a make changes nothing; the last load of a make takes its figures along.
+    due = watch(learner, site, 1, start=due, **mixed(full, {}))
+    assert learner.makes == other
+    watch(learner, site, 1, start=due, **mixed(full, dict.fromkeys(ids(1, 6), OLD)))
+    assert [each.make for each in learner.learned()] == [OLD]
+
+
+def test_a_make_that_turns_up_is_learnt_by_nameplate_whatever_is_planned_with() -> None:
+    site = plant(count=6)
+    learner = Learner(site)
+    watch(learner, site, 10, **mixed(dict.fromkeys(ids(1, 6), 3_000.0), {}))
+    planned, _ = with_learned(site, learner.learned())
+    assert planned.loads[0].highest.watts != site.loads[0].highest.watts
+    watch(
+        learner,
+        planned,
+        10,
+        start=START + 900.0,
+        **mixed(dict.fromkeys(ids(1, 6), 3_000.0), dict.fromkeys(ids(1, 6), OLD)),
+    )
+    assert of(learner, OLD).points[1].nameplate_watts == site.loads[0].highest.watts
+    assert Learner(site, json.loads(json.dumps(learner.kept()))).learned() == learner.learned()
+
+
+def test_makes_are_known_at_start_and_after_a_reload() -> None:
+    site = plant(count=8)
+    makes: dict[str, str | None] = {**dict.fromkeys(ids(1, 4), OLD), **dict.fromkeys(ids(5, 7), NEW)}
+    learner = Learner(site)
+    watch(learner, site, 8, **mixed(dict.fromkeys(ids(1, 8), 3_100.0), makes))
+    again = Learner(site, json.loads(json.dumps(learner.kept())))
+    assert again.makes == makes
+    assert again.learned() == learner.learned()
+    smaller = plant(count=4)
+    again.adopt(smaller)
+    assert [(each.make, each.loads) for each in again.learned()] == [(OLD, 4)]
+    assert again.makes == dict.fromkeys(ids(1, 4), OLD)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from([OLD, NEW, None])), min_size=1, max_size=12))
+def test_makes_are_never_mixed_up(turns: list[tuple[int, str | None]]) -> None:
+    site = plant(count=3)
+    draws = {OLD: 3_400.0, NEW: 2_900.0, None: 2_500.0}
+    learner, due = Learner(site), START
+    real: dict[str, str | None] = dict.fromkeys(ids(1, 3))
+    for number, make in turns:
+        real[f"wm-{number:03d}"] = make
+        # A machine that does not tell its make is taken for what it was.
+        known = {name: told or learner.makes.get(name) for name, told in real.items()}
+        due = watch(learner, site, 4, start=due, **mixed({name: draws[known[name]] for name in real}, real))
+        assert sum(each.loads for each in learner.learned()) == 3
+        assert all(each.loads for each in learner.learned())
+    for each in learner.learned():
+        seen = each.points[1]
+        if seen.samples:
+            assert seen.watts == pytest.approx(draws[each.make], rel=0.006)
+            assert (seen.watts_p95 or 0.0) <= 1.02 * draws[each.make]
+
+
 # What is kept
 
 
@@ -251,13 +362,30 @@ def test_a_later_run_goes_on_and_points_that_changed_start_anew() -> None:
     learner = Learner(site)
     watch(learner, site, 8)
     kept = json.loads(json.dumps(learner.kept()))
-    assert Learner(site, kept).banks() == learner.banks()
+    assert Learner(site, kept).learned() == learner.learned()
     other = plant(watts=3_000.0)
-    assert next(p for p in Learner(other, kept).banks()["wm"].points if p.name == "normal").samples == 0
+    assert next(p for p in of(Learner(other, kept)).points if p.name == "normal").samples == 0
     learner.adopt(other)
     assert point(learner).samples == 0
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"banks": 5},
+        {"banks": {"wm": 5}},
+        {"banks": {"wm": {"points": {}}}},
+        {"banks": {"wm": [{"make": None, "points": 5}]}},
+        {"banks": {"wm": [{"make": None, "points": {}, "ramp_down": {}}]}},
+        {"banks": {"wm": [{"points": {}, "ramp_down": {}, "ramp_up": {}}]}},
+        {"makes": ["M50S / luxos"]},
+        {"makes": {"M50S / luxos": 5}},
+    ],
+    ids=["banks", "bank", "one make", "points", "no ramp", "no make", "list of makes", "no loads"],
+)
+def test_what_was_kept_in_another_shape_is_refused(kept: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        Learner(site, {"wm": {"points": 5}})
+        Learner(plant(), kept)
 
 
 # What becomes of the facility
@@ -283,8 +411,10 @@ def learned(name: str = "full", watts: float = 3_100.0, **fields: Any) -> Learne
 NOTHING = LearnedRamp(0, None, None)
 
 
-def bank(*points: LearnedPoint, down: LearnedRamp = NOTHING, up: LearnedRamp = NOTHING) -> dict[str, LearnedBank]:
-    return {"wm": LearnedBank("wm", points, down, up)}
+def bank(
+    *points: LearnedPoint, down: LearnedRamp = NOTHING, up: LearnedRamp = NOTHING, make: str | None = None
+) -> tuple[LearnedMake, ...]:
+    return (LearnedMake("wm", make, points, down, up, 6),)
 
 
 def test_planning_goes_by_what_was_measured_and_devices_are_asked_by_nameplate() -> None:
@@ -302,21 +432,31 @@ def test_planning_goes_by_what_was_measured_and_devices_are_asked_by_nameplate()
 
 
 @pytest.mark.parametrize(
-    ("banks", "kept"),
+    ("found", "kept"),
     [
-        ({}, ()),
+        ((), ()),
         (bank(learned()), ("wm",)),
+        (bank(learned(), make="M50S / luxos"), ()),
         (bank(learned(samples=ENOUGH_SAMPLES - 1)), ()),
         (bank(learned(loads=2)), ()),
         (bank(learned(watts=1_000.0)), ()),
         (bank(learned("eco", 2_900.0), learned("full", 2_800.0)), ()),
         (bank(learned("eco", th_per_s=115.0, watts=2_000.0)), ()),
     ],
-    ids=["nothing", "switched off", "few samples", "few loads", "not plausible", "not ascending", "rates fall"],
+    ids=[
+        "nothing",
+        "switched off",
+        "another make",
+        "few samples",
+        "few loads",
+        "not plausible",
+        "not ascending",
+        "rates fall",
+    ],
 )
-def test_too_little_or_too_odd_leaves_the_nameplate(banks: dict[str, LearnedBank], kept: tuple[str, ...]) -> None:
+def test_too_little_or_too_odd_leaves_the_nameplate(found: tuple[LearnedMake, ...], kept: tuple[str, ...]) -> None:
     site = plant(points=POINTS, capability=CAPABLE)
-    assert with_learned(site, banks, kept)[0].loads == site.loads
+    assert with_learned(site, found, {}, kept)[0].loads == site.loads
 
 
 @given(
@@ -341,6 +481,63 @@ def test_the_cap_sum_never_counts_less_than_was_measured(
                 assert load.most_at(load.point(seen.name)) >= max(seen.watts_p95 or 0.0, seen.most_watts or 0.0) - 1e-6
         else:
             assert notes["wm"].startswith("not taken over") or watts == 3_300.0
+
+
+def test_a_load_goes_by_what_was_learnt_of_its_own_make() -> None:
+    site = plant(count=8)
+    makes = {**dict.fromkeys(ids(1, 4), OLD), **dict.fromkeys(ids(5, 7), NEW)}
+    found, notes = with_learned(
+        site,
+        (*bank(learned("normal", 3_500.0), make=OLD), *bank(learned("normal", 3_000.0, samples=1), make=NEW)),
+        makes,
+    )
+    assert [load.highest.watts for load in found.loads[:8]] == [3_500.0] * 4 + [site.loads[0].highest.watts] * 4
+    assert notes == {f"wm ({OLD})": "normal 3300 -> 3500 W, 110 -> 110 TH/s"}
+    both = (*bank(learned("normal", 3_500.0), make=OLD), *bank(learned("normal", 3_000.0), make=NEW))
+    found, notes = with_learned(site, both, makes)
+    assert set(notes) == {f"wm ({OLD})", f"wm ({NEW})"}
+    groups = [group for group in group_loads(found) if group.kind is LoadKind.MINER]
+    assert [(group.points[-1].watts, group.load_ids) for group in groups] == [
+        (3_500.0, tuple(ids(1, 4))),
+        (3_000.0, tuple(ids(5, 7))),
+        (3_300.0, ("wm-008",)),
+    ]
+    market = market_now(found, snapshot(found))
+    worth = [break_even_per_mwh(market, *found.load_by_id[name].points) for name in ("wm-001", "wm-008", "wm-005")]
+    assert worth == sorted(worth)
+    assert worth[0] < worth[2]
+
+
+def test_few_loads_of_a_make_are_enough_where_there_are_no_more() -> None:
+    site, makes = plant(count=8), dict.fromkeys(ids(1, 2), OLD)
+    two = bank(learned("normal", 3_500.0, loads=2), make=OLD)
+    assert with_learned(site, two, makes)[0].loads[0].highest.watts == 3_500.0
+    assert with_learned(site, two, dict.fromkeys(ids(1, 3), OLD))[0].loads == site.loads
+
+
+@given(
+    drawn=st.tuples(st.floats(1_700.0, 4_900.0), st.floats(1_700.0, 4_900.0)),
+    spread=st.floats(0.0, 0.3),
+    which=st.lists(st.sampled_from([OLD, NEW, None]), min_size=6, max_size=6),
+)
+def test_no_load_counts_less_than_its_own_make_was_measured(
+    drawn: tuple[float, float], spread: float, which: list[str | None]
+) -> None:
+    site = plant()
+    makes = {name: make for name, make in zip(ids(1, 6), which, strict=True) if make is not None}
+    points = {
+        make: learned("normal", watts, watts_p95=watts * (1.0 + spread), most_watts=watts, loads=6)
+        for make, watts in zip((OLD, NEW), drawn, strict=True)
+    }
+    found, _ = with_learned(site, tuple(each for make in points for each in bank(points[make], make=make)), makes)
+    for load, plate in zip(found.loads[:6], site.loads[:6], strict=True):
+        make = makes.get(load.id)
+        if make is None or load.points == plate.points:
+            assert load == plate
+            continue
+        assert load.most_at(load.highest) >= (points[make].watts_p95 or 0.0) - 1e-6
+        assert load.worst_watts >= plate.worst_watts
+        assert load.highest.asked_watts == plate.highest.watts
 
 
 @pytest.mark.parametrize(("p95", "taken"), [(1.9, 1.9), (1.2, 1.5), (7.0, 7.0)])
