@@ -219,7 +219,7 @@ def number(fields: Mapping[str, Any], name: str, scale: float, most: float, who:
         return None
     try:
         found = float(value) * scale if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not 0.0 <= found <= most:
         raise DeviceGarbled(f"{who} answered {short(value)} for {name}")

@@ -45,6 +45,7 @@ OK = 131
 TOKEN_PROBLEMS = frozenset({23, 135, 137})
 """Invalid JSON after decryption, token error, base64 error: a stale token or a wrong password."""
 FANS = ("Fan Speed In", "Fan Speed Out")
+MOST_CODES = 100.0
 FRESH_TOKEN_S = 900.0
 """Half of a token's life: one that is younger is good for the next order whenever that comes."""
 
@@ -210,12 +211,20 @@ class WhatsminerV2:
         try:
             codes = message_of(await self._rpc.send_command("get_error_code"), who).get("error_code")
         except DeviceRefused:
-            # Firmware of old does not know the command.
-            return None
+            # Firmware of old does not know the command; its summary tells them.
+            return await self._errors_by_summary()
         if not isinstance(codes, list):
             raise DeviceGarbled(f"{who} answered without a list of codes")
         # Each entry is an object whose key is the code and whose value is when it began.
         return errors_of(code for entry in codes for code in (entry if isinstance(entry, dict) else (entry,)))
+
+    async def _errors_by_summary(self) -> tuple[str, ...] | None:
+        who = f"{self._access.host} (summary)"
+        summary = first_of(await self._rpc.send_command("summary"), "SUMMARY", who)
+        count = number(summary, "Error Code Count", 1.0, MOST_CODES, who)
+        if count is None:
+            return None
+        return errors_of(summary[name] for place in range(int(count)) if (name := f"Error Code {place}") in summary)
 
     async def _command(self, order: Order) -> tuple[str, dict[str, Any]]:
         if order.verb is Verb.SLEEP:
