@@ -27,6 +27,15 @@ class PointFold:
         self.loads = int(kept["loads"])
         self.most_watts = None if kept["most_watts"] is None else float(kept["most_watts"])
 
+    def take_in(self, other: PointFold) -> None:
+        """Count what was seen of `other`, too: the same loads, before it was known what they are."""
+        self.watts.take_in(other.watts)
+        self.rates.take_in(other.rates)
+        self.who |= other.who
+        self.loads = max(self.loads, other.loads)
+        seen = [most for most in (self.most_watts, other.most_watts) if most is not None]
+        self.most_watts = max(seen, default=None)
+
     def kept(self) -> dict[str, Any]:
         """Return what a later run goes on from, as plain JSON data."""
         return {
@@ -63,6 +72,8 @@ class MakeFold:
         self.ramp_down, self.ramp_up = Sketch(), Sketch()
         self.members = 0
         """Loads of this make in the bank now."""
+        self.became: set[str] = set()
+        """Of loads whose make was not known: what those that have left have turned out to be."""
 
     @classmethod
     def restored(cls, points: Sequence[OperatingPoint], kept: Mapping[str, Any]) -> MakeFold:
@@ -77,7 +88,15 @@ class MakeFold:
             if known is not None and list(known["nameplate"]) == [point.asked_watts, point.th_per_s]:
                 fold.points[point.name].restore(known)
         fold.ramp_down, fold.ramp_up = _sketch(kept["ramp_down"]), _sketch(kept["ramp_up"])
+        fold.became = {str(make) for make in kept.get("became", ())}
         return fold
+
+    def take_in(self, other: MakeFold) -> None:
+        """Count what was seen of `other`, too: the same loads, before it was known what they are."""
+        for name, point in self.points.items():
+            point.take_in(other.points[name])
+        self.ramp_down.take_in(other.ramp_down)
+        self.ramp_up.take_in(other.ramp_up)
 
     def kept(self) -> dict[str, Any]:
         """Return what a later run goes on from, as plain JSON data."""
@@ -85,6 +104,7 @@ class MakeFold:
             "points": {name: point.kept() for name, point in self.points.items()},
             "ramp_down": _bins(self.ramp_down),
             "ramp_up": _bins(self.ramp_up),
+            "became": sorted(self.became),
         }
 
     def learned(self, bank: str, make: str | None) -> LearnedMake:

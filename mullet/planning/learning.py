@@ -147,17 +147,23 @@ class Learner:
     def _turn_out(self, load: Load, make: str) -> None:
         """Let a load be of `make` from now on: none was known, or the machine is another or runs another firmware.
 
-        What was learnt of a make goes with the last load of it: there are never more than loads.
+        What was learnt of a make goes with the last load of it: there are never more than loads. What was learnt of
+        loads that were not known is their make's where all of them turned out to be of one.
         """
         folds, before = self._folds[load.bank], self._makes.get(load.id)
-        folds[before].members -= 1
-        if not folds[before].members:
-            del folds[before]
-        self._makes[load.id] = make
         if make not in folds:
             # By nameplate: the facility that is observed has points as they were learnt.
             folds[make] = MakeFold(self._plates[load.bank])
-        folds[make].members += 1
+        left, taken = folds[before], folds[make]
+        left.members -= 1
+        taken.members += 1
+        self._makes[load.id] = make
+        if before is None:
+            left.became.add(make)
+        if not left.members:
+            del folds[before]
+            if before is None and left.became == {make}:
+                taken.take_in(left)
         self._tracks[load.id] = _Track()
         self.far.pop(load.id, None)
 

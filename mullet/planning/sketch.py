@@ -35,9 +35,16 @@ class Sketch:
         """Count one value; what is no number is left out."""
         if not math.isfinite(value):
             return
-        index = math.ceil(math.log(max(value, LEAST)) / _LOG_RATIO)
-        self._bins[index] = self._bins.get(index, 0) + 1
-        self._total += 1
+        self._count(math.ceil(math.log(max(value, LEAST)) / _LOG_RATIO), 1)
+
+    def take_in(self, other: Sketch) -> None:
+        """Count what `other` has counted, too."""
+        for index, count in other.bins().items():
+            self._count(index, count)
+
+    def _count(self, index: int, count: int) -> None:
+        self._bins[index] = self._bins.get(index, 0) + count
+        self._total += count
         if self._total > MOST_COUNTED:
             self._bins = {index: count // 2 for index, count in self._bins.items() if count >= 2}
             self._total = sum(self._bins.values())

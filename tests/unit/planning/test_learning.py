@@ -334,24 +334,59 @@ def test_makes_are_known_at_start_and_after_a_reload() -> None:
     assert again.makes == dict.fromkeys(ids(1, 4), OLD)
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from([OLD, NEW, None])), min_size=1, max_size=12))
-def test_makes_are_never_mixed_up(turns: list[tuple[int, str | None]]) -> None:
-    site = plant(count=3)
-    draws = {OLD: 3_400.0, NEW: 2_900.0, None: 2_500.0}
+@given(
+    first=st.lists(st.sampled_from([OLD, NEW]), min_size=3, max_size=3),
+    turns=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([OLD, NEW, None])), min_size=1, max_size=10),
+    restarts=st.booleans(),
+)
+def test_makes_are_never_mixed_up(first: list[str], turns: list[tuple[int, str | None]], restarts: bool) -> None:
+    site, names = plant(count=3), ids(1, 3)
+    draws = {OLD: 3_400.0, NEW: 2_900.0}
     learner, due = Learner(site), START
-    real: dict[str, str | None] = dict.fromkeys(ids(1, 3))
-    for number, make in turns:
-        real[f"wm-{number:03d}"] = make
-        # A machine that does not tell its make is taken for what it was.
-        known = {name: told or learner.makes.get(name) for name, told in real.items()}
-        due = watch(learner, site, 4, start=due, **mixed({name: draws[known[name]] for name in real}, real))
+    real, told = dict(zip(names, first, strict=True)), dict[str, str | None]()
+    for number, make in [(0, None), *turns]:
+        name = names[number]
+        # Who has told what it is may be replaced; who has not tells it now, or says nothing.
+        real[name] = make if make is not None and name in learner.makes else real[name]
+        told[name] = None if make is None else real[name]
+        due = watch(learner, site, 4, start=due, **mixed({each: draws[real[each]] for each in names}, told))
+        if restarts:
+            learner = Learner(site, json.loads(json.dumps(learner.kept())))
         assert sum(each.loads for each in learner.learned()) == 3
         assert all(each.loads for each in learner.learned())
     for each in learner.learned():
         seen = each.points[1]
-        if seen.samples:
+        if seen.samples and each.make is not None:
             assert seen.watts == pytest.approx(draws[each.make], rel=0.006)
             assert (seen.watts_p95 or 0.0) <= 1.02 * draws[each.make]
+            assert (seen.most_watts or 0.0) <= 1.001 * draws[each.make]
+
+
+def test_what_was_learnt_before_a_bank_of_one_make_was_known_stays_its_own() -> None:
+    site = plant(count=6)
+    drawn = dict.fromkeys(ids(1, 6), 3_600.0)
+    learner = Learner(site)
+    due = watch(learner, site, 10, **mixed(drawn, {}))
+    known = of(learner).points[1]
+    due = watch(learner, site, 1, start=due, **mixed(drawn, dict.fromkeys(ids(1, 4), OLD)))
+    assert [(each.make, each.points[1].samples) for each in learner.learned()] == [(OLD, 0), (None, known.samples + 2)]
+    again = Learner(site, json.loads(json.dumps(learner.kept())))
+    watch(again, site, 1, start=due, **mixed(drawn, dict.fromkeys(ids(1, 6), OLD)))
+    (found,) = again.learned()
+    assert (found.make, found.loads) == (OLD, 6)
+    assert found.points[1].samples == known.samples + 2
+    assert (found.points[1].loads, found.points[1].most_watts) == (6, pytest.approx(3_600.0))
+
+
+def test_what_was_learnt_before_a_bank_of_two_makes_was_known_is_nobodys() -> None:
+    site = plant(count=6)
+    learner = Learner(site)
+    drawn = {**dict.fromkeys(ids(1, 3), 3_400.0), **dict.fromkeys(ids(4, 6), 2_900.0)}
+    due = watch(learner, site, 10, **mixed(drawn, {}))
+    watch(
+        learner, site, 1, start=due, **mixed(drawn, {**dict.fromkeys(ids(1, 3), OLD), **dict.fromkeys(ids(4, 6), NEW)})
+    )
+    assert [(each.make, each.points[1].samples) for each in learner.learned()] == [(OLD, 0), (NEW, 0)]
 
 
 # What is kept
