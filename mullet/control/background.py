@@ -1,13 +1,14 @@
 """What a circuit's meter shows beside the loads that tell what they draw; against it, it proves that loads stopped.
 
-A load that cannot be read, and that nothing is asked of, draws what it draws like everything else that nobody manages.
-So it is a part of the background, from the moment at which the background was learnt with it.
+A load that cannot be read, or that measures nothing and sleeps by its own word alone, draws what it draws like
+everything else that nobody manages. While nothing is asked of it, it is a part of the background, from the moment at
+which the background was learnt with it; it proves nothing for itself by that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from mullet.control.draw import observed_draw, unproven, unsettled
@@ -22,8 +23,11 @@ WEIGHT = 0.1
 """Of the newest sample, once there are enough."""
 QUIET_S = 2.0
 """Nothing beneath was asked or moved for this long before a sample counts: meters lag behind."""
-SAMPLES_WITH_UNREAD = 20
-"""Before loads that cannot be read count as a part of it: one may have been on its way off when it fell silent."""
+SAMPLES_WITH_ASIDE = 20
+"""Before loads count as a part of it: one may have been on its way off when it fell silent."""
+
+
+SILENT, ASLEEP = "silent", "asleep"
 
 
 def is_unread(reading: Telemetry | None, at: float, silent_s: float) -> bool:
@@ -38,11 +42,13 @@ class Seen:
     watts: float
     """What it draws as it last stood."""
     moving: bool
-    told_watts: float | None
-    """What it draws by what it tells now; None where it cannot be read."""
-    unsure: bool
-    """Whether its draw is not known although it can be read, or something is asked of it."""
-    asked: tuple[str, str]
+    """Whether `watts` is not to be relied on yet."""
+    told_watts: float
+    """What it draws by what it tells now."""
+    aside: tuple[str, str] | None
+    """Why what it tells is not counted; None where it is."""
+    asked: bool
+    """Whether it was asked for something that is not settled, or is on its way."""
 
 
 def see(
@@ -51,12 +57,14 @@ def see(
     """Return what there is to know of one load at `at`."""
     watts = observed_draw(load, last_good, entry)
     moving = last_good is None or entry.pending or unsettled(at, load, entry, last_good)
-    if latest is None or is_unread(latest, at, silent_s):
-        return Seen(watts, moving, None, entry.pending, _asked(load, entry))
+    aside = _aside(load, entry, latest, at, silent_s)
+    if aside is not None:
+        on_its_way = aside[1].startswith(ASLEEP) and unsettled(at, load, entry, latest)
+        return Seen(watts, moving, 0.0, aside, entry.pending or on_its_way)
     if latest is last_good:
-        return Seen(watts, moving, watts, moving or unproven(load, entry, latest), ("", ""))
-    told_watts, unsure = observed_draw(load, latest, entry), entry.pending or unsettled(at, load, entry, latest)
-    return Seen(watts, moving, told_watts, unsure or unproven(load, entry, latest), ("", ""))
+        return Seen(watts, moving, watts, None, moving)
+    asked = entry.pending or unsettled(at, load, entry, latest)
+    return Seen(watts, moving, observed_draw(load, latest, entry), None, asked)
 
 
 @dataclass(slots=True)
@@ -67,22 +75,21 @@ class Beneath:
     watts: float = 0.0
     moving: bool = False
     told_watts: float = 0.0
-    unread: list[tuple[str, str]] = field(default_factory=list)
-    unsure: bool = False
+    aside: list[tuple[str, str]] = field(default_factory=list)
+    asked: bool = False
 
     def add(self, seen: Seen) -> None:
         """Take in one load."""
         self.watts += seen.watts
         self.moving = self.moving or seen.moving
-        self.unsure = self.unsure or seen.unsure
-        if seen.told_watts is None:
-            self.unread.append(seen.asked)
-        else:
-            self.told_watts += seen.told_watts
+        self.told_watts += seen.told_watts
+        self.asked = self.asked or seen.asked
+        if seen.aside is not None:
+            self.aside.append(seen.aside)
 
 
 class Backgrounds:
-    """Learns the background of each circuit while nothing beneath it moves or is unproven."""
+    """Learns the background of each circuit while nothing beneath it moves."""
 
     def __init__(self) -> None:
         self._quiet_since: dict[str, float] = {}
@@ -91,48 +98,66 @@ class Backgrounds:
         self, circuit_id: str, known: Background | None, meter: MeterReading, beneath: Beneath, first_sigma: float
     ) -> Background | None:
         """Return the background after one more good meter reading."""
-        if meter.watts is None or beneath.unsure:
+        if meter.watts is None or beneath.asked:
             self._quiet_since.pop(circuit_id, None)
             return known
-        unread = tuple(sorted(beneath.unread))
         quiet_since = self._quiet_since.setdefault(circuit_id, beneath.at)
         if known is not None and beneath.at - quiet_since < QUIET_S:
             return known
-        latest = meter.watts - beneath.told_watts
-        if known is None or known.unread != unread:
-            return Background(latest, max(first_sigma, 1.0), 1, unread)
+        aside, latest = tuple(sorted(beneath.aside)), meter.watts - beneath.told_watts
+        if known is None or known.aside != aside:
+            return Background(latest, max(first_sigma, 1.0), 1, aside)
         weight = max(WEIGHT, 1.0 / (known.samples + 1))
         mean = known.mean_watts + weight * (latest - known.mean_watts)
         variance = (1.0 - weight) * (known.sigma_watts**2 + weight * (latest - known.mean_watts) ** 2)
         return replace(known, mean_watts=mean, sigma_watts=math.sqrt(variance), samples=known.samples + 1)
 
 
-def background_of(
-    facility: Facility, snapshot: Snapshot, circuit_id: str, meter_watts: float
-) -> tuple[float, float, frozenset[str]]:
-    """Return mean and sigma of a circuit's background in watts, and the loads that are a part of it.
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a meter may be held against."""
 
-    Where what was learnt does not hold now (a load can be read again, or was asked for something since), it is taken
-    to be nothing: whatever draws there besides can only keep the meter from agreeing.
+    mean_watts: float
+    sigma_watts: float
+    aside: frozenset[str]
+    """Loads that are a part of it, of which it therefore proves nothing."""
+
+
+def grounds(facility: Facility, snapshot: Snapshot, circuit_id: str, meter_watts: float) -> Iterator[Ground]:
+    """Yield what the meter of a circuit may be held against now, the most telling first.
+
+    That there is nothing beside the loads can always be held against it: whatever there is can only keep the meter
+    from agreeing. What was learnt can, as long as every load in it is as it was then.
     """
     circuit, residual = facility.circuit_by_id[circuit_id], snapshot.residuals.get(circuit_id)
+    yield Ground(0.0, max(1.0, circuit.meter_error * abs(meter_watts) / 3.0), frozenset())
     known = residual.background if residual is not None else None
     if known is not None and _holds(facility, snapshot, known):
-        return known.mean_watts, known.sigma_watts, frozenset(load_id for load_id, _ in known.unread)
-    return 0.0, max(1.0, circuit.meter_error * abs(meter_watts) / 3.0), frozenset()
+        yield Ground(known.mean_watts, known.sigma_watts, frozenset(load_id for load_id, _ in known.aside))
 
 
 def _holds(facility: Facility, snapshot: Snapshot, known: Background) -> bool:
-    if known.samples < (SAMPLES_WITH_UNREAD if known.unread else 1):
+    if known.samples < (SAMPLES_WITH_ASIDE if known.aside else 1):
         return False
     silent_s = silent_after_s(facility)
-    for load_id, command_id in known.unread:
+    for load_id, why in known.aside:
         load = facility.load_by_id.get(load_id)
-        if load is None or not is_unread(snapshot.telemetry.get(load_id), snapshot.at, silent_s):
+        if load is None:
             return False
-        if _asked(load, snapshot.ledger.entry(load_id)) != (load_id, command_id):
+        entry, reading = snapshot.ledger.entry(load_id), snapshot.telemetry.get(load_id)
+        if entry.pending or _aside(load, entry, reading, snapshot.at, silent_s) != (load_id, why):
             return False
     return True
+
+
+def _aside(
+    load: Load, entry: LedgerEntry, reading: Telemetry | None, at: float, silent_s: float
+) -> tuple[str, str] | None:
+    """Return why what the load tells is not counted, with the latest command to it: after another it is another."""
+    command_id = entry.command.id if entry.command is not None else ""
+    if reading is None or is_unread(reading, at, silent_s):
+        return load.id, f"{SILENT} {command_id}"
+    return (load.id, f"{ASLEEP} {command_id}") if unproven(load, entry, reading) else None
 
 
 def least_others(facility: Facility, snapshot: Snapshot, loads: Iterable[Load], aside: frozenset[str]) -> float:
@@ -151,7 +176,3 @@ def least_others(facility: Facility, snapshot: Snapshot, loads: Iterable[Load], 
         moving = unsettled(snapshot.at, load, entry, reading)
         total += load.lowest.watts if moving else observed_draw(load, reading, entry)
     return total
-
-
-def _asked(load: Load, entry: LedgerEntry) -> tuple[str, str]:
-    return load.id, entry.command.id if entry.command is not None else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from mullet.control.background import background_of, least_others
+from mullet.control.background import Ground, grounds, least_others
 from mullet.control.draw import ramp_s, unsettled
 from mullet.domain.command import Command, Evidence, LedgerEntry, Outcome, OutcomeKind, Verb
 from mullet.domain.facility import Facility
@@ -240,32 +240,38 @@ def _meter_outcomes(facility: Facility, snapshot: Snapshot, lowered: Iterable[Cl
             batches.setdefault(circuit_id, []).append((load, command, reading, point))
     outcomes: list[Outcome] = []
     for circuit_id, batch in batches.items():
-        if _meter_agrees(facility, snapshot, circuit_id, batch):
-            for load, _, reading, point in batch:
-                entry, most = snapshot.ledger.entry(load.id), load.most_at(point)
-                fell = "stopped" if point is load.lowest else "fell"
-                detail = f"hashing {fell} and the meter of {circuit_id} agrees"
-                claim = _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, most, detail, Evidence.BOTH)
-                outcomes.append(replace(claim, point=point.name))
+        for load, _, reading, point in _proven(facility, snapshot, circuit_id, batch):
+            entry, most = snapshot.ledger.entry(load.id), load.most_at(point)
+            fell = "stopped" if point is load.lowest else "fell"
+            detail = f"hashing {fell} and the meter of {circuit_id} agrees"
+            claim = _outcome(snapshot, entry, OutcomeKind.APPLIED, reading, most, detail, Evidence.BOTH)
+            outcomes.append(replace(claim, point=point.name))
     return outcomes
 
 
-def _meter_agrees(facility: Facility, snapshot: Snapshot, circuit_id: str, batch: list[Claimant]) -> bool:
+def _proven(facility: Facility, snapshot: Snapshot, circuit_id: str, batch: list[Claimant]) -> list[Claimant]:
     meter_id = facility.circuit_by_id[circuit_id].meter
     meter = snapshot.meters[meter_id] if meter_id is not None else None
-    if meter is None or meter.watts is None:
-        return False
+    if meter is None or meter.watts is None or snapshot.at - meter.at > METER_FRESH_S:
+        return []
     if any(command is not None and meter.at <= command.issued_at for _, command, _, _ in batch):
-        return False
-    if snapshot.at - meter.at > METER_FRESH_S:
-        return False
-    mean, sigma, beside = background_of(facility, snapshot, circuit_id, meter.watts)
-    aside = beside | {load.id for load, _, _, _ in batch}
-    others = least_others(facility, snapshot, facility.loads_beneath[circuit_id], aside)
-    standby = sum(point.watts for _, _, _, point in batch)
-    smallest = min(load.next_above(point).watts - point.watts for load, _, _, point in batch)
-    excess = meter.watts - others - mean - standby
-    noise = 3.0 * sigma
+        return []
+    for ground in grounds(facility, snapshot, circuit_id, meter.watts):
+        part = [claimant for claimant in batch if claimant[0].id not in ground.aside]
+        if part and _meter_agrees(facility, snapshot, circuit_id, meter.watts, ground, part):
+            return part
+    return []
+
+
+def _meter_agrees(
+    facility: Facility, snapshot: Snapshot, circuit_id: str, meter_watts: float, ground: Ground, part: list[Claimant]
+) -> bool:
+    apart = ground.aside | {load.id for load, _, _, _ in part}
+    others = least_others(facility, snapshot, facility.loads_beneath[circuit_id], apart)
+    standby = sum(point.watts for _, _, _, point in part)
+    smallest = min(load.next_above(point).watts - point.watts for load, _, _, point in part)
+    excess = meter_watts - others - ground.mean_watts - standby
+    noise = 3.0 * ground.sigma_watts
     return 2.0 * noise < smallest and excess <= max(noise, HIDDEN_FRACTION * smallest)
 
 

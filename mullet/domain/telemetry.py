@@ -62,8 +62,8 @@ class Background:
     mean_watts: float
     sigma_watts: float
     samples: int
-    unread: tuple[tuple[str, str], ...] = ()
-    """Loads that could not be read and so are a part of it, each with the latest command to it ("" for none)."""
+    aside: tuple[tuple[str, str], ...] = ()
+    """Loads that are a part of it: what each could not be counted for, and the latest command to it by then."""
 
 
 @dataclass(frozen=True, slots=True)
