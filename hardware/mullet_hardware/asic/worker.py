@@ -25,7 +25,8 @@ from mullet_hardware.asic.protocol import BEAT_S, Frame, Target, encode, kind_of
 
 if TYPE_CHECKING:
     from mullet_hardware.asic.device import Device
-    from mullet_hardware.asic.poller import Lane, Poller
+    from mullet_hardware.asic.lane import Lane
+    from mullet_hardware.asic.poller import Poller
     from mullet_hardware.asic.registry import Registry
 
 PR_SET_PDEATHSIG = 1
@@ -193,7 +194,8 @@ def _build_server(opening: Frame, outbox: Outbox) -> tuple[Server, Poller]:
     """Import pyasic (seconds of CPU), undo what that does to logging, and build what serves."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    from mullet_hardware.asic.poller import CALL_SLOTS, HOLD_S, ORDER_SLOTS, Lane, Poller
+    from mullet_hardware.asic.lane import Lane
+    from mullet_hardware.asic.poller import CALL_SLOTS, HOLD_S, ORDER_SLOTS, Poller
     from mullet_hardware.asic.registry import Registry
 
     root.handlers[:] = [*handlers, FrameHandler(outbox)]

@@ -15,7 +15,8 @@ import pytest
 from mullet.ports import DeviceGarbled
 from mullet_hardware.asic import poller as poller_module
 from mullet_hardware.asic.driver import worker_count
-from mullet_hardware.asic.poller import Followed, Lane, Poll, Poller
+from mullet_hardware.asic.lane import Lane
+from mullet_hardware.asic.poller import Followed, Poll, Poller
 from mullet_hardware.asic.protocol import Health, Reading, Target
 
 
