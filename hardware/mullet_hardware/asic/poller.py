@@ -43,7 +43,7 @@ REJECTED_MOST_S = 86_400.0
 """A password that is rejected is tried half as often each time, down to this: or the miner locks everybody out."""
 HEALTH_EVERY_S = 300.0
 NAME_FIRST_S, NAME_APART_S = 5.0, 0.06
-"""After so long the first of a watch is asked for its model, each further one so much later: nothing waits for it."""
+"""After so long the first is asked for its model, each further one of all watches so much later: nothing waits."""
 NAME_AGAIN_S, NAME_EVERY_S = 300.0, 3600.0
 """Until it has told one, and from then on: a machine that takes another's place is of another model maybe."""
 NAME_REJECTED_S = 86_400.0
@@ -125,6 +125,7 @@ class Poller:
         self._registry = registry
         self._emit_health = emit_health
         self._name = name
+        self._next_name = -math.inf
         self._orders = orders
         self._slots = slots
         self._fast = Schedule()
@@ -153,7 +154,7 @@ class Poller:
             # The first reading tells the most: several loads may wait for it, and so no two at the same instant.
             self._fast.add(now + period_s * index / len(targets), item)
             if self._name is not None:
-                item.name_at = now + NAME_FIRST_S + NAME_APART_S * index
+                item.name_at = self._next_name = max(self._next_name + NAME_APART_S, now + NAME_FIRST_S)
         self._changed.set()
 
     def unwatch(self, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import warnings
@@ -215,3 +216,13 @@ async def test_models_are_asked_for_apart_from_polls_until_they_are_told(monkeyp
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_all_watches_of_a_worker_take_turns_at_being_named() -> None:
+    fleet = Fleet()
+    poller = Poller(cast(Any, fleet), name=fleet.name)
+    for number in (1, 2):
+        poller.watch(number, [Target("m-1", "b", HOST, None, 1.0)] * 20, 10.0, lambda row: None)
+    due = sorted(item.name_at for items in poller._watches.values() for item in items)
+    assert due[0] >= asyncio.get_running_loop().time() + poller_module.NAME_FIRST_S - 1.0
+    assert min(later - one for one, later in itertools.pairwise(due)) >= 0.99 * poller_module.NAME_APART_S
