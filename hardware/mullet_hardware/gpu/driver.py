@@ -83,17 +83,18 @@ class GpuDriver:
         gpus, self._gpus = self._gpus, {}
         libraries, self._libraries = self._libraries, {}
         self._defaults = {}
-        for _, lane in gpus.values():
-            lane.close()
+        ended = [lane.close() for _, lane in gpus.values()]
         # Leaving may wait for a call that hangs: that is done in a thread too, and given up in the end.
         for library in libraries.values():
-            lane = Lane("NVML shutdown", self._clock)
+            lane, stopped = Lane("NVML shutdown", self._clock), True
             try:
                 await lane.call(lambda alive, library=library: library.stop(), SHUTDOWN_S)  # type: ignore[misc]
             except DeviceError:
-                continue
+                stopped = False
             finally:
-                lane.close()
+                ended.append(lane.close())
+            if stopped and all(ended):
+                library.release()
 
     @classmethod
     def capability_for(cls, options: Mapping[str, Any]) -> Capability:

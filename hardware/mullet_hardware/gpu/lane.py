@@ -115,14 +115,17 @@ class Lane:
         self._rebuild_after_s = REBUILD_FIRST_S
         return result
 
-    def close(self) -> None:
-        """End the thread once its queue is empty; one that hangs is left to end by itself."""
+    def close(self) -> bool:
+        """End the thread once its queue is empty, and return whether none is left; one that hangs ends by itself."""
+        threads = [worker.thread for worker in self._left_hanging]
         if self._worker is not None:
             self._worker.queue.put(None)
+            threads.append(self._worker.thread)
             if not self._worker.busy:
                 self._worker.thread.join(timeout=0.5)
             self._worker = None
         self._hung = False
+        return not any(thread.is_alive() for thread in threads)
 
     def _ready_worker(self) -> _Worker:
         if self._worker is None:

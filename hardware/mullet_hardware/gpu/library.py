@@ -33,6 +33,8 @@ _AWAY = (
     "LIB_RM_VERSION_MISMATCH",
     "IN_USE",
 )
+_FREE = "free copy of pynvml "
+"""In sys.modules no import finds that name."""
 _RELOAD = ("UNINITIALIZED", "DRIVER_NOT_LOADED", "GPU_IS_LOST", "RESET_REQUIRED", "UNKNOWN")
 
 
@@ -84,7 +86,7 @@ class NvmlLibrary:
             if self._ready:
                 return
             if self._nvml is None:
-                self._nvml = _copy_of_pynvml()
+                self._nvml = _free_copy() or _copy_of_pynvml()
             with self.errors("NVML"):
                 if self.spec is not None:
                     if self._stand_in is None:
@@ -106,6 +108,17 @@ class NvmlLibrary:
                 self._nvml.nvmlShutdown()
         finally:
             self._close_stand_in()
+
+    def release(self) -> None:
+        """Hand the copy of the module on to the next library; only once stopped, and with no thread left inside.
+
+        A copy is never freed (ctypes keeps pointer types for ever), so that each reload would cost some 2 MB.
+        """
+        nvml, self._nvml = self._nvml, None
+        if nvml is not None and not self._ready:
+            nvml.nvmlLib = None
+            nvml._nvmlGetFunctionPointer_cache.clear()
+            sys.modules[f"{_FREE}{id(nvml)}"] = nvml
 
     def restart_after(self, code: int) -> bool:
         """Whether handles are worthless after this return code; the next `start` then initialises again."""
@@ -152,6 +165,15 @@ class NvmlLibrary:
         close = getattr(stand_in, "close", None)
         if callable(close):
             close()
+
+
+def _free_copy() -> ModuleType | None:
+    # Each is taken by one pop alone, which is atomic: lanes of several drivers may ask at once.
+    for name in [name for name in list(sys.modules) if name.startswith(_FREE)]:
+        module = sys.modules.pop(name, None)
+        if module is not None:
+            return module
+    return None
 
 
 def _copy_of_pynvml() -> ModuleType:
