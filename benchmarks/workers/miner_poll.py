@@ -82,8 +82,8 @@ async def _measure(options: Mapping[str, Any]) -> dict[str, Any]:
         while len(fleet.at) < len(loads) and time.monotonic() - began < WARM_LIMIT_S:  # noqa: ASYNC110 (no event)
             await asyncio.sleep(0.2)
         first_s = time.monotonic() - began
-        # The first sweep builds devices and imports their modules, and tokens and health are asked for at once;
-        # steady state begins after it.
+        # The first sweep builds devices and imports their modules, and tokens are fetched soon after; looks at the
+        # health are spread over minutes, and so are part of the steady state, which begins then.
         await asyncio.sleep(max(options["period_s"], options.get("settle_s", 0.0)))
         found: dict[str, Any] = {
             "first_sweep_s": first_s,

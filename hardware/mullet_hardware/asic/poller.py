@@ -38,10 +38,12 @@ TICK_S = 0.05
 POLL_DEADLINE_S = 3.0
 SLOW_DEADLINE_S = 5.0
 BACKOFF_MOST_S = 10.0
-PREPARE_EVERY_S = 240.0
+PREPARE_EVERY_S, PREPARE_APART_S = 240.0, 0.01
+HEALTH_EVERY_S, HEALTH_APART_S = 300.0, 0.36
+"""How often each load of a watch is asked, and how long after the one before it for the first time, so that all are
+within the period: asked at once, thousands would take the processor from the polls, each time anew."""
 REJECTED_MOST_S = 86_400.0
 """A password that is rejected is tried half as often each time, down to this: or the miner locks everybody out."""
-HEALTH_EVERY_S = 300.0
 NAME_FIRST_S, NAME_APART_S = 5.0, 0.06
 """After so long the first is asked for its model, each further one of all watches so much later: nothing waits."""
 NAME_AGAIN_S, NAME_EVERY_S = 300.0, 3600.0
@@ -153,6 +155,8 @@ class Poller:
         for index, item in enumerate(followed):
             # The first reading tells the most: several loads may wait for it, and so no two at the same instant.
             self._fast.add(now + period_s * index / len(targets), item)
+            item.prepare_at = now + index * min(PREPARE_APART_S, PREPARE_EVERY_S / len(targets))
+            item.health_at = now + index * min(HEALTH_APART_S, HEALTH_EVERY_S / len(targets))
             if self._name is not None:
                 item.name_at = self._next_name = max(self._next_name + NAME_APART_S, now + NAME_FIRST_S)
         self._changed.set()

@@ -49,6 +49,7 @@ class Tended(FakeFleet):
 
 async def test_a_slow_tier_that_hangs_delays_no_poll_and_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller_module, "ASIDE_SLOTS", 2)
+    monkeypatch.setattr(poller_module, "HEALTH_APART_S", 0.0)
     monkeypatch.setattr(poller_module, "POLL_DEADLINE_S", 0.4)
     fleet, rows, told = Tended(), dict[str, list[Any]](), list[list[Any]]()
     poller = Poller(cast(Any, fleet), slots=4, emit_health=told.append)
@@ -74,6 +75,20 @@ async def test_each_load_has_a_time_of_its_own_for_its_slow_tier(monkeypatch: py
         await until(lambda: all(fleet.looks.count(f"m-{k}") >= 3 for k in (1, 2)))
         assert asyncio.get_running_loop().time() - began >= 1.0, "no sooner than its period"
     assert all(len(rows[f"m-{k}"]) >= 2 * fleet.looks.count(f"m-{k}") for k in (1, 2))
+
+
+async def test_looks_are_spread_over_their_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller_module, "HEALTH_EVERY_S", 1.5)
+    fleet, rows = Tended(), dict[str, list[Any]]()
+    poller = Poller(cast(Any, fleet))
+    poller.watch(1, targets(5), 0.05, into(rows))
+    looked_at = []
+    async with running(poller):
+        for count in range(1, 6):
+            await until(lambda count=count: len(fleet.looks) >= count)
+            looked_at.append(asyncio.get_running_loop().time())
+    assert fleet.looks[:5] == [f"m-{k}" for k in range(1, 6)]
+    assert looked_at[-1] - looked_at[0] >= 0.8, "none together with another, and all within the period"
 
 
 async def test_a_rejected_password_is_tried_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
