@@ -260,6 +260,14 @@ class Barring(Protocol):
 
 
 @runtime_checkable
+class Ailing(Protocol):
+    """What a driver may offer besides: what is amiss with devices although they do as they are told."""
+
+    def ailments(self) -> Mapping[str, str]:
+        """Return what is amiss now, in words, by load; loads with which nothing is known to be are left out."""
+
+
+@runtime_checkable
 class Meter(Protocol):
     """A power meter on a circuit; entry point group `mullet.meters`, built with one `DriverContext`."""
 

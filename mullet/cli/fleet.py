@@ -8,8 +8,8 @@ from typing import Any
 
 from mullet.cli.say import number, power, say, table
 
-FAR_SHOWN = 10
-"""Loads far from their group that are named per bank and make; --json names all."""
+NAMED = 10
+"""Loads not in order, or far from their group, that are named per bank and make; --json names all."""
 UNKNOWN = "?"
 
 
@@ -48,13 +48,14 @@ def _counts(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "pending": sum(1 for row in members if row["pending"]),
         "watts": sum(row["watts"] for row in members if row["watts"] is not None),
         "unmeasured": sum(1 for row in members if row["watts"] is None),
+        "ailing": {row["id"]: row["ailment"] for row in members if row.get("ailment")},
     }
 
 
 def show_fleet(banks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print one row per bank and make, then one per measured point, ramps, and who is far from its group."""
+    """Print one row per bank and make and one per measured point, then ramps and who is not in order or far."""
     table(
-        ("bank", "make", "kind", "loads", "states", "faults", "pending", "draws", "unmeasured", "far"),
+        ("bank", "make", "kind", "loads", "states", "faults", "pending", "draws", "unmeasured", "ailing", "far"),
         [
             (
                 bank,
@@ -66,11 +67,12 @@ def show_fleet(banks: Mapping[str, Mapping[str, Any]]) -> None:
                 str(row["pending"]),
                 power(row["watts"] if row["unmeasured"] < row["loads"] else None),
                 str(row["unmeasured"]),
+                str(len(row["ailing"])),
                 str(len(row["learned"]["far"])) if row["learned"] else "",
             )
             for bank, row in _rows(banks)
         ],
-        right=("loads", "faults", "pending", "draws", "unmeasured", "far"),
+        right=("loads", "faults", "pending", "draws", "unmeasured", "ailing", "far"),
     )
     learned = [(bank, row["learned"]) for bank, row in _rows(banks) if row["learned"]]
     points = [_point_row(bank, found["make"], point) for bank, found in learned for point in found["points"]]
@@ -80,12 +82,17 @@ def show_fleet(banks: Mapping[str, Mapping[str, Any]]) -> None:
     for bank, found in learned:
         ramps = f"{_ramp_words('down', found['ramp_down'])}; {_ramp_words('up', found['ramp_up'])}"
         say(f"{_title(bank, found['make'])}: {ramps}; {_basis(found)}")
+    for bank, row in _rows(banks):
+        _name("ailing", row["ailing"], _title(bank, row["make"]))
     for bank, found in learned:
-        far = list(found["far"].items())
-        for load, words in far[:FAR_SHOWN]:
-            say(f"far {load}: {words}")
-        if len(far) > FAR_SHOWN:
-            say(f"far: {len(far) - FAR_SHOWN} more of {_title(bank, found['make'])} (--json names them)")
+        _name("far", found["far"], _title(bank, found["make"]))
+
+
+def _name(kind: str, loads: Mapping[str, str], title: str) -> None:
+    for load, words in list(loads.items())[:NAMED]:
+        say(f"{kind} {load}: {words}")
+    if len(loads) > NAMED:
+        say(f"{kind}: {len(loads) - NAMED} more of {title} (--json names them)")
 
 
 def _rows(banks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:

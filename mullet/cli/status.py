@@ -223,6 +223,8 @@ def _remarks(row: Mapping[str, Any]) -> list[str]:
         found.append(many(row["failures"], "failure"))
     if row["withheld"]:
         found.append(f"withheld: {row['withheld']}")
+    if row.get("ailment"):
+        found.append(f"not in order: {row['ailment']}")
     if row["far"]:
         found.append(f"far from its group: {row['far']}")
     return found

@@ -20,11 +20,14 @@ NAMED = 3
 
 
 def standing_alarms(
-    facility: Facility, decision: Decision, barred: Mapping[str, str] = MappingProxyType({})
+    facility: Facility,
+    decision: Decision,
+    barred: Mapping[str, str] = MappingProxyType({}),
+    ailments: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str | None]:
     """Return every alarm that this kind of look can raise, None where there is nothing to say.
 
-    `barred` tells of loads why their drivers would write nothing to them.
+    `barred` tells of loads why their drivers would write nothing to them, `ailments` what is amiss with them besides.
     """
     found: dict[str, str | None] = {}
     for circuit_id, account in decision.accounts.items():
@@ -45,6 +48,8 @@ def standing_alarms(
     found["loads/unread"] = count_loads(unread, "cannot be read; counted at worst draw")
     failing = sorted(load_id for load_id, entry in decision.ledger.entries.items() if entry.failures > 0)
     found["loads/failing"] = count_loads(failing, "did not follow commands; others take their place")
+    ailing = sorted(load_id for load_id in ailments if load_id in facility.load_by_id)
+    found["loads/ailing"] = count_loads(ailing, "not in order (mullet status --fleet)")
     for bank, loads in facility.banks.items():
         first = loads[0]
         reason = barred.get(first.id) if facility.mode_of(first.circuit) is Mode.AUTO else None

@@ -87,6 +87,11 @@ class Controller:
         return self._plant.barred
 
     @property
+    def ailments(self) -> Mapping[str, str]:
+        """Loads with which something is amiss although they can be read, and what it is."""
+        return self._plant.ailments()
+
+    @property
     def operator(self) -> OperatorState:
         """What operators decided."""
         return self._operator
@@ -288,7 +293,7 @@ class Controller:
         rows: list[tuple[str, Mapping[str, Any]]] = []
         try:
             if self._ready:
-                for key, text in standing_alarms(facility, decision, self.barred).items():
+                for key, text in standing_alarms(facility, decision, self.barred, self.ailments).items():
                     self.alarm(key, text)
             rows.extend(self._plan(facility, decision))
             rows.extend(self._advice(facility, decision))

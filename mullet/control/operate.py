@@ -46,9 +46,9 @@ class Desk:
         decision = self._controller.decision
         if decision is None:
             return []
-        learning = self._controller.learning
+        controller, learning = self._controller, self._controller.learning
         return loads_status(
-            self._controller.facility, decision, learning.far(), self._controller.barred, learning.makes()
+            controller.facility, decision, learning.far(), controller.barred, learning.makes(), controller.ailments
         )
 
     def learned(self) -> dict[str, Any]:

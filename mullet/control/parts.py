@@ -10,7 +10,7 @@ from typing import Any
 from mullet.domain.facility import Facility, Mode
 from mullet.domain.snapshot import OperatorState
 from mullet.planning.learning import Learner
-from mullet.ports import Clock, Driver, Feed, Historian, Journal, Link, Meter, Planner, Switch
+from mullet.ports import Ailing, Clock, Driver, Feed, Historian, Journal, Link, Meter, Planner, Switch
 
 
 class FeedKind(StrEnum):
@@ -56,6 +56,14 @@ class Plant:
     """The facility as the policy has it, where `facility` is as it was learnt to be."""
     close: Callable[[], Awaitable[None]] | None = None
     """Ends the drivers, meters, switches and feeds of this plant."""
+
+    def ailments(self) -> dict[str, str]:
+        """Return by load what its driver says is amiss with it; of what an agent drives the agent's log tells."""
+        found: dict[str, str] = {}
+        for driver in self.drivers.values():
+            if isinstance(driver, Ailing):
+                found.update(driver.ailments())
+        return found
 
 
 class DriversNow(Mapping[str, Driver]):

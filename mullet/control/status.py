@@ -111,10 +111,12 @@ def loads_status(
     far: Mapping[str, str] = MappingProxyType({}),
     barred: Mapping[str, str] = MappingProxyType({}),
     makes: Mapping[str, str] = MappingProxyType({}),
+    ailments: Mapping[str, str] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Return one row per load: state, draw, setpoint, and why.
 
-    `far` says who is far from its group, `barred` to whom nothing can be written, `makes` what was once identified.
+    `far` says who is far from its group, `barred` to whom nothing can be written, `makes` what was once identified,
+    `ailments` what is amiss with whom although it can be read.
     """
     rows = []
     for load in facility.loads:
@@ -141,6 +143,7 @@ def loads_status(
                 "failures": entry.failures,
                 "withheld": barred.get(load.id) or decision.dispatch.withheld.get(load.id),
                 "far": far.get(load.id),
+                "ailment": ailments.get(load.id),
             }
         )
     return rows

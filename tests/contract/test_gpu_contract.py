@@ -232,7 +232,7 @@ class TestGpuLimits:
             assert (await driver.read(load, 3.0)).watts is not None
             with pytest.raises(UnsafeWrite):
                 await driver.apply(load, harness.lowering(load), 3.0)
-            assert any("gpu-defaults" in text for text in driver.warnings()[load.id])
+            assert "gpu-defaults" in driver.ailments()[load.id]
         assert state_file.read_text() == damage
         assert harness.requests(load) == 0
 
@@ -240,8 +240,8 @@ class TestGpuLimits:
         harness.device(harness.loads[0]).persistence = False
         async with opened(harness) as driver:
             assert isinstance(driver, GpuDriver)
-            assert list(driver.warnings()) == [harness.loads[0].id]
-            assert "persistence" in driver.warnings()[harness.loads[0].id][0]
+            assert list(driver.ailments()) == [harness.loads[0].id]
+            assert "persistence" in driver.ailments()[harness.loads[0].id]
 
     async def test_clocks_follow_the_limit_where_the_policy_says_so(self, harness: GpuHarness) -> None:
         load = harness.loads[0]

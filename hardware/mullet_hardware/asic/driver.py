@@ -21,7 +21,7 @@ from mullet_hardware.asic.cache import IdentityCache
 from mullet_hardware.asic.makes import Makes
 from mullet_hardware.asic.options import OPTIONS, BankOptions, parse_options
 from mullet_hardware.asic.process import Watch, WorkerProcess
-from mullet_hardware.asic.protocol import Frame, Health, Target, telemetry_of
+from mullet_hardware.asic.protocol import Frame, Health, Target, ailment_of, telemetry_of
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class AsicDriver:
         self._inboxes: set[Inbox] = set()
         self._health: dict[str, Health] = {}
         self._compared: dict[str, Health] = {}
+        self._most_boards: dict[str, int] = {}
+        self._ailments: dict[str, str] = {}
         """By load what its next look is compared with."""
         self._saving: asyncio.Task[None] | None = None
         self._unsaved = False
@@ -163,6 +165,10 @@ class AsicDriver:
     def health(self, load: Load) -> Health | None:
         """Return what the load last said of boards, fans and errors; None while it was not asked, or says nothing."""
         return self._health.get(load.id)
+
+    def ailments(self) -> Mapping[str, str]:
+        """Return what loads told of boards, fans and errors that is not in order, in words."""
+        return self._ailments
 
     async def identify(self, load: Load, deadline_s: float) -> Identity:
         """Return who answers, after our own probe that it is what the bank's class says.
@@ -267,6 +273,12 @@ class AsicDriver:
         before = self._compared.get(load_id)
         worse = health.worse_than(before)
         self._health[load_id], self._compared[load_id] = health, health.after(before)
+        most = self._most_boards[load_id] = max(health.boards or 0, self._most_boards.get(load_id, 0))
+        ailment = ailment_of(self._compared[load_id], most)
+        if ailment is None:
+            self._ailments.pop(load_id, None)
+        else:
+            self._ailments[load_id] = ailment
         if worse:
             log.warning("%s %s", load_id, "; ".join(worse))
 

@@ -139,6 +139,22 @@ class Health:
         return said
 
 
+def ailment_of(health: Health, most_boards: int) -> str | None:
+    """Return in words what is amiss with a miner, None where nothing is known to be.
+
+    `most_boards` have been at work at once before; a miner that rests is judged by what it told awake.
+    """
+    said = []
+    fitted = max(most_boards, health.boards_fitted or 0)
+    if health.boards and health.boards < fitted:
+        said.append(f"{health.boards} of {fitted} boards work")
+    if health.boards and health.fan_rpm == 0.0:
+        said.append("a fan stands still")
+    if health.errors:
+        said.append(f"reports error {', '.join(health.errors)}")
+    return "; ".join(said) or None
+
+
 def fault_row(load_id: str, answered: float, fault: str) -> list[Any]:
     """Return the row of a miner that could not be read."""
     return [load_id, answered, None, None, None, None, None, None, fault]

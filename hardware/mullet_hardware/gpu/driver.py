@@ -105,9 +105,9 @@ class GpuDriver:
         """Return what NVML can do with any GPU."""
         return CAPABILITY
 
-    def warnings(self) -> Mapping[str, tuple[str, ...]]:
-        """Return what is amiss per load, such as persistence mode being off."""
-        return {load_id: gpu.warnings for load_id, (gpu, _) in self._gpus.items() if gpu.warnings}
+    def ailments(self) -> Mapping[str, str]:
+        """Return what is amiss per load, such as persistence mode being off, in words."""
+        return {load_id: "; ".join(gpu.warnings) for load_id, (gpu, _) in self._gpus.items() if gpu.warnings}
 
     async def identify(self, load: Load, deadline_s: float) -> Identity:
         """Return the GPU's UUID, name and versions."""

@@ -27,6 +27,7 @@ LOAD = {
     "state": "active", "watts": 3_300.0, "limit_w": None, "age_s": 0.4, "fault": None,
     "setpoint": "full", "setpoint_w": 3_276.0, "cause": "economic",
     "rule": "on: margin 57 USD/MWh", "pending": False, "failures": 0, "withheld": None, "far": None,
+    "ailment": "2 of 3 boards work",
 }  # fmt: skip
 
 
@@ -63,6 +64,7 @@ class Desk:
 
     def loads(self) -> list[dict[str, Any]]:
         dead = {**LOAD, "id": "wm-a-002", "state": None, "watts": None, "fault": "no answer", "pending": True}
+        dead["ailment"] = None
         return [LOAD, dead]
 
     def learned(self) -> dict[str, Any]:

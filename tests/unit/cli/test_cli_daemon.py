@@ -53,6 +53,9 @@ def test_loads_and_fleet(desk: Desk) -> None:
     assert "wm-a (M50S / whatsminer_v2): ramp down p50 1.8 s, p95 2.9 s of 21; ramp up not measured yet" in told
     assert "planned by what was measured" in told
     assert "far wm-a-002: hashes 80.0 TH/s, its group 105.0" in told
+    assert banks["wm-a"]["makes"][0]["ailing"] == {"wm-a-001": "2 of 3 boards work"}
+    assert "ailing wm-a-001: 2 of 3 boards work" in told
+    assert "not in order: 2 of 3 boards work" in run("status", "--loads").stdout
     assert run("status", "--fleet", "--loads").exit_code == 2
 
 

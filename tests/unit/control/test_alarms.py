@@ -75,6 +75,19 @@ def test_a_bank_that_cannot_be_written_to_is_told_where_it_would_be() -> None:
     assert standing_alarms(watched, decided(watched, snapshot(watched)), barred)[f"barred/{bank}"] is None
 
 
+def test_what_is_amiss_with_a_load_is_an_alarm_and_in_its_row() -> None:
+    decision = decided(SITE, snapshot(SITE))
+    one = SITE.loads[0].id
+    amiss = {one: "2 of 3 boards work", "of-another-policy": "a fan stands still"}
+    assert standing_alarms(SITE, decision, ailments=amiss)["loads/ailing"] == (
+        f"1 load not in order (mullet status --fleet): {one}"
+    )
+    assert standing_alarms(SITE, decision)["loads/ailing"] is None
+    rows = {row["id"]: row["ailment"] for row in loads_status(SITE, decision, ailments=amiss)}
+    assert rows.pop(one) == "2 of 3 boards work"
+    assert set(rows.values()) == {None}
+
+
 def test_a_load_that_cannot_be_written_to_says_so_in_its_row() -> None:
     barred = {SITE.loads[0].id: "no password"}
     rows = loads_status(SITE, decided(SITE, snapshot(SITE)), barred=barred)

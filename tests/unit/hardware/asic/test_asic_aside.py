@@ -9,10 +9,12 @@ from typing import Any, cast
 import pytest
 from test_asic_poller import FakeFleet, into, running, targets, until
 
-from mullet.ports import CredentialsRejected
+from mullet.ports import CredentialsRejected, DriverContext
+from mullet.testing.virtual_time import ManualClock
 from mullet_hardware.asic import poller as poller_module
+from mullet_hardware.asic.driver import AsicDriver
 from mullet_hardware.asic.poller import Poller
-from mullet_hardware.asic.protocol import Health, Target
+from mullet_hardware.asic.protocol import Health, Target, ailment_of
 
 
 class Tended(FakeFleet):
@@ -122,3 +124,31 @@ def test_what_a_miner_at_rest_cannot_tell_is_compared_with_what_it_told_before()
     assert woken.worse_than(woken.after(compared)) == [], "it is told once"
     assert woken.worse_than(None) == ["2 of 3 boards work"], "at first sight the miner itself is what to compare with"
     assert Health.unpack(at_rest.pack("m-1")) == ("m-1", at_rest)
+
+
+@pytest.mark.parametrize(
+    ("health", "most_boards", "words"),
+    [
+        (Health(boards=3, fan_rpm=5400.0, errors=(), boards_fitted=3), 3, None),
+        (Health(), 0, None),
+        (Health(boards=0, fan_rpm=0.0, boards_fitted=3), 3, None),
+        (Health(boards=2, boards_fitted=3), 0, "2 of 3 boards work"),
+        (Health(boards=2, boards_fitted=2), 3, "2 of 3 boards work"),
+        (Health(boards=3, fan_rpm=0.0, errors=("110", "218")), 3, "a fan stands still; reports error 110, 218"),
+    ],
+    ids=["well", "nothing told", "at rest", "a board does not work", "a board is found no more", "fan and errors"],
+)
+def test_what_is_amiss_is_told_as_long_as_it_is(health: Health, most_boards: int, words: str | None) -> None:
+    assert ailment_of(health, most_boards) == words
+
+
+def test_a_driver_tells_what_is_amiss_until_it_is_mended() -> None:
+    driver = AsicDriver(DriverContext({}, lambda name: None, ManualClock()))
+    driver._healthy(Health(boards=3, errors=()).pack("m-1"))
+    assert driver.ailments() == {}
+    driver._healthy(Health(boards=2, errors=("110",)).pack("m-1"))
+    assert driver.ailments() == {"m-1": "2 of 3 boards work; reports error 110"}
+    driver._healthy(Health(boards=0, errors=()).pack("m-1"))
+    assert driver.ailments() == {"m-1": "2 of 3 boards work"}, "a rest mends no board"
+    driver._healthy(Health(boards=3, errors=()).pack("m-1"))
+    assert driver.ailments() == {}
