@@ -81,9 +81,9 @@ class AsicDriver:
         self._inboxes: set[Inbox] = set()
         self._health: dict[str, Health] = {}
         self._compared: dict[str, Health] = {}
+        """By load what its next look is compared with."""
         self._most_boards: dict[str, int] = {}
         self._ailments: dict[str, str] = {}
-        """By load what its next look is compared with."""
         self._saving: asyncio.Task[None] | None = None
         self._unsaved = False
         self._save_from = -math.inf
