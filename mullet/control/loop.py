@@ -264,6 +264,7 @@ class Controller:
             self._operator.orders,
             self._logbook.records_ok,
             self._ready,
+            frozenset(self._plant.barred),
         )
         try:
             decision = decide(facility, snapshot, self._cycle.current)

@@ -191,6 +191,7 @@ class Observatory:
         orders: Iterable[Curtailment],
         records_ok: bool,
         first_reading_done: bool,
+        barred: frozenset[str] = frozenset(),
     ) -> Snapshot:
         """Freeze what is known at `at`."""
         self._settle_residuals(at, ledger)
@@ -211,6 +212,7 @@ class Observatory:
             ledger=ledger,
             records_ok=records_ok,
             first_reading_done=first_reading_done,
+            barred=barred,
         )
 
     def _settle_residuals(self, at: float, ledger: CommandLedger) -> None:

@@ -78,6 +78,8 @@ class Snapshot:
     """Whether the journal takes writes; if not, nothing may increase."""
     first_reading_done: bool = True
     """Whether every load was asked once since start; before that nothing is commanded."""
+    barred: frozenset[str] = frozenset()
+    """Loads to which their driver would write nothing, for want of a password say: nobody can move them."""
 
     def held(self, facility: Facility, load_id: str) -> Hold | None:
         """Return the hold that lies on the load or on a circuit above it; off outranks on."""

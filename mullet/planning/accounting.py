@@ -104,13 +104,17 @@ class Standing:
             return False
         return load.id in self._targets or not self._targets.isdisjoint(self._facility.path(load.circuit))
 
+    def barred(self, load: Load) -> bool:
+        """Return whether nothing can be written to the load, whatever it is asked for."""
+        return load.id in self._snapshot.barred
+
     def auto(self, load: Load) -> bool:
         """Return whether the mode along the load's path lets it be moved."""
         return self._auto[load.circuit]
 
     def ours(self, load: Load) -> bool:
-        """Return whether mode and holds let the load be moved at all."""
-        return self._auto[load.circuit] and not self.held(load)
+        """Return whether mode, holds and its driver let the load be moved at all."""
+        return self._auto[load.circuit] and not self.held(load) and not self.barred(load)
 
     def most_watts(self, load: Load) -> float:
         """Return the most that the load may draw."""

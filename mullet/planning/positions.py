@@ -51,7 +51,7 @@ def sort_members(
             reading = standing.reading(load)
             entry = entries.get(load.id)
             blocked = entry is not None and entry.blocked_until > snapshot.at
-            blocked = blocked or load.id in doubted
+            blocked = blocked or load.id in doubted or standing.barred(load)
             ready = reading is not None and not (facility.gates and waits(facility, snapshot, load))
             if steerable and not blocked and ready and not standing.held(load):
                 here.movable.append(load)

@@ -66,7 +66,11 @@ def shed_list(facility: Facility, snapshot: Snapshot, accounts: Mapping[str, Cir
             continue
         for load in item.loads:
             position += 1
-            if standing.reading(load) is None or (snapshot.holds and _held_off(facility, snapshot, load.id)):
+            if (
+                standing.reading(load) is None
+                or standing.barred(load)
+                or (snapshot.holds and _held_off(facility, snapshot, load.id))
+            ):
                 continue
             watts = standing.most_watts(load) - roster.lowest_watts[position]
             if watts > 0.0:

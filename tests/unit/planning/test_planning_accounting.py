@@ -96,6 +96,7 @@ def test_holds_and_modes_make_a_load_count_at_its_worst():
     hold = Hold("h", "grid", HoldKind.OFF, "ann", "work on it", AT)
     assert most(M, reading(15.0, LoadState.ASLEEP), OFF, holds=(hold,)) == pytest.approx(WORST)
     assert most(M, reading(15.0, LoadState.ASLEEP), OFF, operator_mode=Mode.ADVISE) == pytest.approx(WORST)
+    assert most(M, reading(15.0, LoadState.ASLEEP), OFF, barred=frozenset({M.id})) == pytest.approx(WORST)
 
 
 def test_a_gpu_counts_at_the_limit_it_enforces():

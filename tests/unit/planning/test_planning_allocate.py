@@ -54,6 +54,14 @@ def plan_for(plant, counts, valid_s=600.0):
     return Plan("p1", AT - 10.0, AT + valid_s, Rung.OPTIMAL, groups, (interval,), 0.0)
 
 
+def test_what_nothing_can_be_written_to_is_left_out_and_counts_at_its_worst():
+    plant = small()
+    barred = frozenset({"a0", "m0"})
+    setpoints = run(plant, snapshot(plant, price=40.0, needs={"chat": 2_000.0}, barred=barred))
+    assert setpoints
+    assert not barred & set(setpoints)
+
+
 def test_cheap_energy_runs_all_that_fits_best_first():
     plant = small()
     setpoints = run(plant, snapshot(plant, price=40.0, needs={"chat": 2_000.0}))

@@ -63,6 +63,18 @@ def test_silent_loads_and_loads_held_off_are_not_in_it_but_loads_held_on_are():
     assert {"a1", "a3"} <= set(found)
 
 
+def test_loads_that_nothing_can_be_written_to_are_neither_shed_nor_woken():
+    plant = small()
+    made = snapshot(plant, running=ALL, barred=frozenset({"a0", "m0"}))
+    everything = made_list(plant, made).query("grid", 1e9)
+    assert everything
+    assert not {"a0", "m0"} & set(everything)
+    asleep = snapshot(plant, barred=frozenset({"a0"}))
+    woken = wake_list(plant, asleep).query("grid", 1e9)
+    assert woken
+    assert "a0" not in woken
+
+
 def test_a_query_takes_microseconds():
     loads = [miner(f"m{n:04d}", "p", S21) for n in range(2_000)]
     plant = facility([circuit("g", None, 9e7), circuit("p", "g", 9e7)], loads)
