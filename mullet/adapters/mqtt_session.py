@@ -23,6 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from mullet.adapters.broker import BrokerSettings
 from mullet.ports import Clock, LinkError
+from mullet.tasks import CANCEL_AGAIN_S, end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -200,8 +201,8 @@ class MqttSession:
                     await client.__aexit__(None, None, None)
             except (LinkError, MqttError, TimeoutError) as error:
                 logger.debug("no orderly end of the connection: %s", error)
-        self._task.cancel()
-        await asyncio.wait((self._task,))
+        # An attempt to connect may go on until its time is up: it is not to be cut short.
+        await end_tasks([self._task], CANCEL_AGAIN_S + self._settings.timeout_s)
         self._task = None
 
     async def publish(

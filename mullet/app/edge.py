@@ -24,6 +24,7 @@ from mullet.domain.facility import Mode
 from mullet.domain.load import Load
 from mullet.ports import BankNotes, Driver, DriverContext
 from mullet.registry import Group, Registry
+from mullet.tasks import end_tasks
 
 WATCHDOG_SHARE = 3.0
 """The watchdog is pinged this many times within its period."""
@@ -78,8 +79,7 @@ async def _run(agent: Agent, settings: AgentSettings, notifier: Notifier, clock:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         notifier.stopping("leaves every device as it is")
-        for task in tasks:
-            task.cancel()
+        await end_tasks(tasks)
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 
 from mullet.control.gate import WriteGate
-from mullet.control.supervise import end_tasks
 from mullet.control.verify import verify_deadline
 from mullet.domain.command import Command, Receipt
 from mullet.domain.facility import Facility
@@ -24,6 +23,7 @@ from mullet.ports import (
     UnsafeWrite,
     WriteRefused,
 )
+from mullet.tasks import end_tasks
 
 MOST_AT_ONCE = 500
 READBACK_FIRST_S = 0.5

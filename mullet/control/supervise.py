@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from mullet.ports import Clock
+from mullet.tasks import end_tasks
 
 RESTART_FIRST_S = 0.5
 RESTART_MOST_S = 30.0
 HEALTHY_S = 60.0
 """A task that ran this long before it failed starts again at the first delay."""
-CANCEL_AGAIN_S = 3.0
-"""Longer than an orderly end takes: a second cancellation would cut it short."""
-
-
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and return once each has ended, however it ended.
-
-    One that goes on is cancelled again every `CANCEL_AGAIN_S`: up to Python 3.11 asyncio.wait_for, which libraries
-    call, swallows a cancellation that comes in the same turn of the loop as its result (python/cpython issue 86296).
-    """
-    mine = list(tasks)
-    while pending := [task for task in mine if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
-    await asyncio.gather(*mine, return_exceptions=True)
 
 
 class Supervisor:

@@ -9,6 +9,8 @@ from typing import Any
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
+from mullet.tasks import honour_cancellation
+
 REQUEST_SHARE = 0.5
 """A request may use this share of its caller's deadline, so that one dead unit leaves time for the next."""
 
@@ -55,7 +57,8 @@ class Gateway:
                 answer = await ask(client)
             # An exception answer is a whole answer: the connection stays good.
             finished = True
-            _honour_cancellation()
+            # A reader that is never told to end would read for ever.
+            honour_cancellation()
         except TimeoutError:
             raise GatewayError(f"{self._host}:{self._port}: no answer within {limit_s:g} s") from None
         except (ModbusException, OSError, ValueError) as error:
@@ -87,16 +90,6 @@ class Gateway:
         client, self._client = self._client, None
         if client is not None:
             client.close()
-
-
-def _honour_cancellation() -> None:
-    """Raise the cancellation that the library's asyncio.wait_for swallowed because the answer came with it.
-
-    It does so up to Python 3.11 (python/cpython issue 86296); a reader that is never told to end would read for ever.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 class Gateways:
