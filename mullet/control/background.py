@@ -30,6 +30,12 @@ SAMPLES_WITH_ASIDE = 20
 SILENT, ASLEEP = "silent", "asleep"
 
 
+def moved(mean: float, sigma: float, samples: int, latest: float) -> tuple[float, float]:
+    """Return mean and spread after one more sample: of all while there are few, then weighted to the latest."""
+    weight = max(WEIGHT, 1.0 / (samples + 1))
+    return mean + weight * (latest - mean), math.sqrt((1.0 - weight) * (sigma**2 + weight * (latest - mean) ** 2))
+
+
 def is_unread(reading: Telemetry | None, at: float, silent_s: float) -> bool:
     """Return whether nothing is known of what the load does now."""
     return reading is None or reading.fault is not None or at - reading.at > silent_s
@@ -107,10 +113,8 @@ class Backgrounds:
         aside, latest = tuple(sorted(beneath.aside)), meter.watts - beneath.told_watts
         if known is None or known.aside != aside:
             return Background(latest, max(first_sigma, 1.0), 1, aside)
-        weight = max(WEIGHT, 1.0 / (known.samples + 1))
-        mean = known.mean_watts + weight * (latest - known.mean_watts)
-        variance = (1.0 - weight) * (known.sigma_watts**2 + weight * (latest - known.mean_watts) ** 2)
-        return replace(known, mean_watts=mean, sigma_watts=math.sqrt(variance), samples=known.samples + 1)
+        mean, sigma = moved(known.mean_watts, known.sigma_watts, known.samples, latest)
+        return replace(known, mean_watts=mean, sigma_watts=sigma, samples=known.samples + 1)
 
 
 @dataclass(frozen=True, slots=True)

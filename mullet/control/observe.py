@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from mullet.control.background import QUIET_S, Backgrounds, Beneath, Seen, see
+from mullet.control.background import QUIET_S, Backgrounds, Beneath, Seen, moved, see
 from mullet.control.draw import observed_draw
 from mullet.domain.command import CommandLedger, LedgerEntry
 from mullet.domain.facility import Facility, Mode
@@ -21,7 +21,6 @@ HEARTBEAT_AFTER_S = 3.0
 MOVED_WATTS = 200.0
 MOVED_FRACTION = 0.02
 """Loads have moved once what they draw has changed by this share of the meter's reading."""
-RESIDUAL_WEIGHT = 0.1
 
 
 @dataclass(slots=True)
@@ -259,7 +258,5 @@ def _next_residual(
         return replace(known, latest_watts=latest, at=at)
     if known.samples == 0:
         return Residual(circuit_id, latest, max(first_sigma, 1.0), 1, latest, at, known.background)
-    weight = max(RESIDUAL_WEIGHT, 1.0 / (known.samples + 1))
-    mean = known.mean_watts + weight * (latest - known.mean_watts)
-    variance = (1.0 - weight) * (known.sigma_watts**2 + weight * (latest - known.mean_watts) ** 2)
-    return Residual(circuit_id, mean, math.sqrt(variance), known.samples + 1, latest, at, known.background)
+    mean, sigma = moved(known.mean_watts, known.sigma_watts, known.samples, latest)
+    return Residual(circuit_id, mean, sigma, known.samples + 1, latest, at, known.background)
