@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from mullet.control.draw import observed_draw, unproven, unsettled
+from mullet.control.draw import is_assumed, observed_draw, unproven, unsettled
 from mullet.domain.command import LedgerEntry
 from mullet.domain.facility import Facility
 from mullet.domain.load import Load
@@ -21,6 +21,8 @@ from mullet.planning.accounting import silent_after_s
 
 WEIGHT = 0.1
 """Of the newest sample, once there are enough."""
+SAME_FRACTION = 0.02
+"""Loads at work that differ by less are the same ones."""
 QUIET_S = 2.0
 """Nothing beneath was asked or moved for this long before a sample counts: meters lag behind."""
 SAMPLES_WITH_ASIDE = 20
@@ -51,6 +53,8 @@ class Seen:
     """Whether `watts` is not to be relied on yet."""
     told_watts: float
     """What it draws by what it tells now."""
+    assumed_watts: float
+    """How much of that goes by its point, because it measures nothing."""
     aside: tuple[str, str] | None
     """Why what it tells is not counted; None where it is."""
     asked: bool
@@ -66,11 +70,11 @@ def see(
     aside = _aside(load, entry, latest, at, silent_s)
     if aside is not None:
         on_its_way = aside[1].startswith(ASLEEP) and unsettled(at, load, entry, latest)
-        return Seen(watts, moving, 0.0, aside, entry.pending or on_its_way)
-    if latest is last_good:
-        return Seen(watts, moving, watts, None, moving)
-    asked = entry.pending or unsettled(at, load, entry, latest)
-    return Seen(watts, moving, observed_draw(load, latest, entry), None, asked)
+        return Seen(watts, moving, 0.0, 0.0, aside, entry.pending or on_its_way)
+    assert latest is not None, "what was never read is set aside"
+    told = watts if latest is last_good else observed_draw(load, latest, entry)
+    asked = moving if latest is last_good else entry.pending or unsettled(at, load, entry, latest)
+    return Seen(watts, moving, told, told if is_assumed(load, latest) else 0.0, None, asked)
 
 
 @dataclass(slots=True)
@@ -81,6 +85,7 @@ class Beneath:
     watts: float = 0.0
     moving: bool = False
     told_watts: float = 0.0
+    assumed_watts: float = 0.0
     aside: list[tuple[str, str]] = field(default_factory=list)
     asked: bool = False
 
@@ -89,6 +94,7 @@ class Beneath:
         self.watts += seen.watts
         self.moving = self.moving or seen.moving
         self.told_watts += seen.told_watts
+        self.assumed_watts += seen.assumed_watts
         self.asked = self.asked or seen.asked
         if seen.aside is not None:
             self.aside.append(seen.aside)
@@ -112,9 +118,25 @@ class Backgrounds:
             return known
         aside, latest = tuple(sorted(beneath.aside)), meter.watts - beneath.told_watts
         if known is None or known.aside != aside:
-            return Background(latest, max(first_sigma, 1.0), 1, aside)
-        mean, sigma = moved(known.mean_watts, known.sigma_watts, known.samples, latest)
-        return replace(known, mean_watts=mean, sigma_watts=sigma, samples=known.samples + 1)
+            mean, sigma, samples = latest, max(first_sigma, 1.0), 1
+        else:
+            mean, sigma = moved(known.mean_watts, known.sigma_watts, known.samples, latest)
+            samples = known.samples + 1
+        assumed, bias = _biased(known, beneath.assumed_watts, max(0.0, mean + sigma))
+        return Background(mean, sigma, samples, aside, assumed, bias)
+
+
+def _biased(known: Background | None, assumed_watts: float, most_watts: float) -> tuple[float, float]:
+    """Return what is assumed and how far it may be too little.
+
+    What is seen beside the loads is what nobody manages, never negative, and what they draw above their points. So it
+    bounds that, however much of it is the other; with more of them at work it is bounded anew.
+    """
+    if known is None or assumed_watts > known.assumed_watts * (1.0 + SAME_FRACTION):
+        return assumed_watts, most_watts if assumed_watts > 0.0 else 0.0
+    if assumed_watts < known.assumed_watts * (1.0 - SAME_FRACTION):
+        return known.assumed_watts, known.bias_watts
+    return known.assumed_watts, min(known.bias_watts, most_watts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +147,10 @@ class Ground:
     sigma_watts: float
     aside: frozenset[str]
     """Loads that are a part of it, of which it therefore proves nothing."""
+    bias_watts: float
+    """What the claimants may have drawn beyond their points as it was learnt, so that so much more may hide."""
+    assumes: bool
+    """Whether loads that measure nothing count by their points, as they did when it was learnt."""
 
 
 def grounds(facility: Facility, snapshot: Snapshot, circuit_id: str, meter_watts: float) -> Iterator[Ground]:
@@ -134,10 +160,11 @@ def grounds(facility: Facility, snapshot: Snapshot, circuit_id: str, meter_watts
     from agreeing. What was learnt can, as long as every load in it is as it was then.
     """
     circuit, residual = facility.circuit_by_id[circuit_id], snapshot.residuals.get(circuit_id)
-    yield Ground(0.0, max(1.0, circuit.meter_error * abs(meter_watts) / 3.0), frozenset())
+    yield Ground(0.0, max(1.0, circuit.meter_error * abs(meter_watts) / 3.0), frozenset(), 0.0, False)
     known = residual.background if residual is not None else None
     if known is not None and _holds(facility, snapshot, known):
-        yield Ground(known.mean_watts, known.sigma_watts, frozenset(load_id for load_id, _ in known.aside))
+        aside = frozenset(load_id for load_id, _ in known.aside)
+        yield Ground(known.mean_watts, known.sigma_watts, aside, known.bias_watts, True)
 
 
 def _holds(facility: Facility, snapshot: Snapshot, known: Background) -> bool:
@@ -164,8 +191,10 @@ def _aside(
     return (load.id, f"{ASLEEP} {command_id}") if unproven(load, entry, reading) else None
 
 
-def least_others(facility: Facility, snapshot: Snapshot, loads: Iterable[Load], aside: frozenset[str]) -> float:
-    """Return the least that all loads draw but those `aside`.
+def least_others(
+    facility: Facility, snapshot: Snapshot, loads: Iterable[Load], aside: frozenset[str], assumes: bool
+) -> float:
+    """Return the least that all loads draw but those `aside`, by points where `assumes` and nothing is measured.
 
     One that cannot be read counts as nothing, and one on its way at its lowest point: what it no longer draws must
     not hide a liar. One that should long have stopped and still hashes is no longer on its way.
@@ -178,5 +207,6 @@ def least_others(facility: Facility, snapshot: Snapshot, loads: Iterable[Load], 
         if is_unread(reading, snapshot.at, silent_s):
             continue
         moving = unsettled(snapshot.at, load, entry, reading)
-        total += load.lowest.watts if moving else observed_draw(load, reading, entry)
+        unknown = moving or (not assumes and reading is not None and is_assumed(load, reading))
+        total += load.lowest.watts if unknown else observed_draw(load, reading, entry)
     return total

@@ -26,6 +26,11 @@ def observed_draw(load: Load, reading: Telemetry | None, entry: LedgerEntry) -> 
     return load.highest.watts
 
 
+def is_assumed(load: Load, reading: Telemetry) -> bool:
+    """Return whether the load runs and measures nothing, so that its point is all that tells what it draws."""
+    return not load.capability.measures_watts and not load.capability.enforces_limit and reading.state in RUNNING
+
+
 def unproven(load: Load, entry: LedgerEntry, reading: Telemetry) -> bool:
     """Return whether nothing but its own word says that a load which measures no watts draws less than at full."""
     if load.capability.measures_watts or load.capability.enforces_limit or reading.state in RUNNING:

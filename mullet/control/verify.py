@@ -21,6 +21,8 @@ MOVED_FRACTION = 0.2
 METER_FRESH_S = 2.0
 HIDDEN_FRACTION = 0.1
 """Of one load's draw: the most that may hide in a circuit's meter when it credits a batch."""
+HIDDEN_MOST = 0.5
+"""Of one load's draw: the most that may hide in all, with what is not known as exactly."""
 MOST_WAIT_S = 120.0
 """A load that says it sleeps waits at most this long for its circuit's meter to settle."""
 
@@ -267,12 +269,17 @@ def _meter_agrees(
     facility: Facility, snapshot: Snapshot, circuit_id: str, meter_watts: float, ground: Ground, part: list[Claimant]
 ) -> bool:
     apart = ground.aside | {load.id for load, _, _, _ in part}
-    others = least_others(facility, snapshot, facility.loads_beneath[circuit_id], apart)
+    others = least_others(facility, snapshot, facility.loads_beneath[circuit_id], apart, ground.assumes)
     standby = sum(point.watts for _, _, _, point in part)
     smallest = min(load.next_above(point).watts - point.watts for load, _, _, point in part)
     excess = meter_watts - others - ground.mean_watts - standby
     noise = 3.0 * ground.sigma_watts
-    return 2.0 * noise < smallest and excess <= max(noise, HIDDEN_FRACTION * smallest)
+    if 2.0 * noise >= smallest or excess > max(noise, HIDDEN_FRACTION * smallest):
+        return False
+    # Where so many stop at once that what each drew beyond its point adds up, one of them could hide in that; and
+    # where less is left than is known of, something fell that nobody asked, and may hide one as well.
+    bias = min(ground.bias_watts, sum(load.tolerance * load.highest.watts for load, _, _, _ in part))
+    return abs(excess) + bias <= HIDDEN_MOST * smallest
 
 
 def _outcome(

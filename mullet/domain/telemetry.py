@@ -64,6 +64,10 @@ class Background:
     samples: int
     aside: tuple[tuple[str, str], ...] = ()
     """Loads that are a part of it: what each could not be counted for, and the latest command to it by then."""
+    assumed_watts: float = 0.0
+    """What loads that measure nothing were counted at as it was learnt, going by their points."""
+    bias_watts: float = 0.0
+    """The most by which those may draw more than that: nothing that was ever seen beside them can be less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,12 @@ from mullet.testing.builders import circuit, command, facility, meter_reading, m
 from mullet.testing.virtual_time import START
 
 
-def plant() -> Facility:
-    """Return four miners that tell no watts on one metered circuit."""
-    names = [f"miners-{k:03d}" for k in (1, 2, 3, 4)]
+def plant(count: int = 4) -> Facility:
+    """Return miners that tell no watts on one metered circuit."""
+    names = [f"miners-{k:03d}" for k in range(1, count + 1)]
     loads = [miner(name, "grid") for name in names]
     blind = [replace(load, capability=replace(load.capability, measures_watts=False)) for load in loads]
-    grid = replace(circuit("grid", None, 20_000.0, meter="grid"), meter_error=0.01)
+    grid = replace(circuit("grid", None, 5_000.0 * count, meter="grid"), meter_error=0.01)
     return facility(circuits=(grid,), miners=blind, gpus=0)
 
 
@@ -45,20 +45,25 @@ def hashing(load: Load, at: float) -> Telemetry:
 
 
 class Site:
-    """Four blind miners whose true draw and what they tell are set by hand; a second at a time."""
+    """Blind miners whose true draw and what they tell are set by hand; a second at a time.
 
-    def __init__(self, fans: float = FANS) -> None:
-        self.seen = Observatory(SITE)
+    `share` is what they draw at full of what their point says.
+    """
+
+    def __init__(self, fans: float = FANS, facility: Facility = SITE, share: float = 1.0) -> None:
+        self.facility = facility
+        self.seen = Observatory(facility)
         self.at = START
         self.fans = fans
-        self.draws = {load.id: FULL for load in SITE.loads}
-        self.told: dict[str, str] = {load.id: "hashing" for load in SITE.loads}
+        self.full = FULL * share
+        self.draws = {load.id: self.full for load in facility.loads}
+        self.told: dict[str, str] = {load.id: "hashing" for load in facility.loads}
         self.ledger = CommandLedger()
 
     def run(self, seconds: int) -> Snapshot:
         for _ in range(seconds):
             self.at += 1.0
-            for load in SITE.loads:
+            for load in self.facility.loads:
                 say = {"hashing": hashing, "asleep": asleep_blind, "silent": silent}[self.told[load.id]]
                 self.seen.saw(say(load, self.at))
             # Not the same twice, or it would be taken for frozen.
@@ -73,7 +78,7 @@ class Site:
         for load in loads:
             entries[load.id] = entry_of(command(load, Verb.SLEEP, at=self.at))
             self.told[load.id] = "asleep"
-            self.draws[load.id] = OFF if truly else FULL
+            self.draws[load.id] = OFF if truly else self.full
         self.ledger = replace(ledger_of(*entries.values()), next_seq=100)
 
     @property
@@ -85,8 +90,8 @@ def asleep_blind(load: Load, at: float) -> Telemetry:
     return replace(asleep(load, at), watts=None)
 
 
-def credited(snapshot: Snapshot) -> set[str]:
-    return {found.load_id for found in verify(SITE, snapshot) if found.kind is OutcomeKind.APPLIED}
+def credited(snapshot: Snapshot, facility: Facility = SITE) -> set[str]:
+    return {found.load_id for found in verify(facility, snapshot) if found.kind is OutcomeKind.APPLIED}
 
 
 def test_a_stop_is_proven_against_what_was_learnt_beside_it() -> None:
@@ -112,9 +117,11 @@ def test_a_liar_found_asleep_at_the_start_is_not_credited_by_its_own_draw() -> N
     site.told[ONE.id] = site.told[TWO.id] = "asleep"
     site.draws[TWO.id] = OFF
     assert credited(site.run(120)) == set()
-    # Once it does sleep, the meter leaves nothing for it to hide in, although nothing could ever be learnt.
+    # With the others asleep the meter shows what is left; once it does sleep, that is nothing to hide in.
+    site.stop(THREE, FOUR)
+    assert credited(site.run(15)) == {THREE.id, FOUR.id}, "beside two that vouch for themselves"
     site.draws[ONE.id] = OFF
-    assert credited(site.run(3)) == {ONE.id, TWO.id}
+    assert credited(site.run(3)) == {load.id for load in SITE.loads}
 
 
 def test_one_dead_since_before_keeps_the_others_proven() -> None:
@@ -166,7 +173,10 @@ def test_one_that_was_told_to_stop_and_cannot_be_read_hides_nobody(lies: bool) -
     site.stop(FOUR)
     site.told[FOUR.id] = "silent"
     site.stop(ONE, truly=not lies)
-    assert credited(site.run(15)) == (set() if lies else {ONE.id})
+    assert credited(site.run(15)) == set()
+    # Once nothing runs there that only its point speaks for, what the meter shows is what is left.
+    site.stop(TWO, THREE)
+    assert credited(site.run(15)) == (set() if lies else {ONE.id, TWO.id, THREE.id})
 
 
 def test_one_that_dies_as_another_lies_does_not_hide_it() -> None:
@@ -188,6 +198,47 @@ def test_what_was_learnt_with_one_silent_ends_when_it_is_read_again() -> None:
     site.told[FOUR.id], site.draws[FOUR.id] = "asleep", OFF
     for _ in range(20):
         assert ONE.id not in credited(site.run(10))
+
+
+THIRTY = plant(30)
+
+
+@pytest.mark.parametrize("share", [0.96, 1.0, 1.04])
+@pytest.mark.parametrize("fans", [0.0, 400.0, 3_000.0])
+@pytest.mark.parametrize("lies", [False, True])
+def test_no_liar_hides_in_what_many_draw_beyond_their_points(share: float, fans: float, lies: bool) -> None:
+    site = Site(fans, THIRTY, share)
+    site.run(30)
+    site.stop(*THIRTY.loads[1:])
+    site.stop(THIRTY.loads[0], truly=not lies)
+    found = credited(site.run(15), THIRTY)
+    if lies:
+        assert found == set()
+    elif fans == 0.0 or (fans == 400.0 and share == 1.0):
+        assert found == {load.id for load in THIRTY.loads}
+
+
+def test_a_bound_on_what_they_draw_beyond_their_points_outlives_one_that_hangs() -> None:
+    site = Site(0.0, THIRTY)
+    site.run(30)
+    hung = THIRTY.loads[-1]
+    site.told[hung.id] = "silent"
+    site.run(SAMPLES_WITH_ASIDE + 5)
+    site.stop(*THIRTY.loads[:-1])
+    assert credited(site.run(15), THIRTY) == {load.id for load in THIRTY.loads[:-1]}
+
+
+def test_what_was_learnt_at_rest_does_not_bound_what_runs_later() -> None:
+    site = Site(3_000.0, THIRTY, 1.04)
+    for load in THIRTY.loads:
+        site.told[load.id], site.draws[load.id] = "asleep", OFF
+    site.run(30)
+    for load in THIRTY.loads:
+        site.told[load.id], site.draws[load.id] = "hashing", site.full
+    site.run(30)
+    site.stop(*THIRTY.loads[1:])
+    site.stop(THIRTY.loads[0], truly=False)
+    assert credited(site.run(15), THIRTY) == set()
 
 
 def test_one_on_its_way_off_as_it_falls_silent_leaves_a_spread_that_proves_nothing() -> None:
@@ -228,3 +279,30 @@ def test_no_liar_is_credited_whatever_was_told_before(moves: list[tuple[str, str
     site.stop(ONE, truly=False)
     for _ in range(4):
         assert ONE.id not in credited(site.run(10))
+
+
+@given(
+    st.floats(0.0, 6_000.0),
+    st.floats(0.95, 1.05),
+    st.integers(1, 30),
+    st.sampled_from(["none", "dead from the start", "hangs from the start", "dies before", "hangs before"]),
+    st.integers(0, 30),
+)
+def test_no_liar_is_credited_whatever_draws_beside_it(
+    fans: float, share: float, claimants: int, other: str, rest_s: int
+) -> None:
+    site = Site(fans, THIRTY, share)
+    apart = THIRTY.loads[-1]
+    if other.endswith("from the start"):
+        site.told[apart.id] = "silent"
+        site.draws[apart.id] = 0.0 if other.startswith("dead") else site.full
+    site.run(10 + rest_s)
+    if other.endswith("before"):
+        site.told[apart.id] = "silent"
+        site.draws[apart.id] = 0.0 if other.startswith("dies") else site.full
+    site.run(rest_s + 3)
+    first, *others = THIRTY.loads[:claimants]
+    site.stop(*(load for load in others if load is not apart))
+    site.stop(first, truly=False)
+    for _ in range(3):
+        assert first.id not in credited(site.run(10), THIRTY)
