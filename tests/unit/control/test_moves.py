@@ -18,7 +18,7 @@ from mullet.domain.feeds import Cause
 from mullet.domain.load import OFF, Load, OperatingPoint, Steering
 from mullet.domain.plan import Desired, Setpoint
 from mullet.domain.snapshot import Snapshot
-from mullet.domain.telemetry import LoadState, Quality, Residual, Telemetry
+from mullet.domain.telemetry import Background, LoadState, Quality, Residual, Telemetry
 from mullet.planning.accounting import account, most_may_draw
 from mullet.testing.builders import circuit, command, facility, meter_reading, miner, snapshot, telemetry
 from mullet.testing.virtual_time import START
@@ -72,7 +72,8 @@ def asked(sent: Dispatch) -> list[tuple[str, str]]:
 
 
 def seen(site: Facility, *entries: LedgerEntry, **fields: Any) -> Snapshot:
-    residual = {"grid": Residual("grid", 0.0, 5.0, 10, 0.0, START)}
+    background = Background(0.0, 5.0, 10)
+    residual = {"grid": Residual("grid", 0.0, 5.0, 10, 0.0, START, background)}
     return snapshot(site, residuals=residual, ledger=ledger_of(*entries), **fields)
 
 
