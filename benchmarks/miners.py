@@ -45,6 +45,7 @@ class _Size:
     settle_s: float = 10.0
     """Until what is asked once after the start has been asked."""
     shed_miners: int = 1_000
+    shed_watched_s: float = 30.0
     shed_settle_s: float = 60.0
     """Until meters know what is normal with the faults: those that have no power have stopped drawing."""
     shed_s: float = 120.0
@@ -56,7 +57,7 @@ class _Size:
 _FULL = _Size()
 _QUICK = _Size(
     full=False, miners=600, processes=2, period_s=1.0, seconds=2.0, faulty_s=3.0, soak_s=0.0, sample=3, requests=600,
-    one_firmware=200, settle_s=2.0, shed_miners=72, shed_settle_s=2.0, shed_s=8.0, identified=36,
+    one_firmware=200, settle_s=2.0, shed_miners=72, shed_watched_s=0.0, shed_settle_s=2.0, shed_s=8.0, identified=36,
     identified_by_pyasic=0,
 )  # fmt: skip
 
@@ -222,7 +223,7 @@ def _shedding(size: _Size, models: Mapping[str, str], folder: Path) -> list[Figu
     asked = {
         "folder": str(folder), "models": list(controlled.values()), "miners": size.shed_miners,
         "web_port": web_port(), "latency_ms": 150, "faults": dict(size.shed_faults), "share": _SHED_SHARE,
-        "settle_s": size.shed_settle_s, "seconds": size.shed_s, "poll_s": 5.0,
+        "watched_s": size.shed_watched_s, "settle_s": size.shed_settle_s, "seconds": size.shed_s, "poll_s": 5.0,
     }  # fmt: skip
     got = run_worker("miner_shed", asked, _LIMIT_S)
     found = [*_proven(size, got), *_by_firmware(got)]

@@ -30,7 +30,10 @@ READY_S = 60.0
 
 
 def measure(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options: folder, models, miners, web_port, latency_ms, faults, share, settle_s, seconds, poll_s."""
+    """Options: folder, models, miners, web_port, latency_ms, faults, share, watched_s, settle_s, seconds, poll_s.
+
+    The daemon watches a healthy fleet for watched_s, then the faults begin, and the order comes settle_s later.
+    """
     # The policy's default passwords are the simulator's; that they should be changed is no news here.
     logging.getLogger("mullet").setLevel(logging.ERROR)
     return asyncio.run(_measure(options))
@@ -107,6 +110,7 @@ async def _shed(running: Running, banks: list[Bank], options: Mapping[str, Any])
         if time.monotonic() - began > READY_S:
             raise TimeoutError("the daemon did not begin to control")
         await asyncio.sleep(0.1)
+    await asyncio.sleep(options["watched_s"])
     faults = spread_faults([load for bank in banks for load in bank.loads], options["faults"])
     await asyncio.to_thread(set_faults, banks, faults)
     await asyncio.sleep(options["settle_s"])
