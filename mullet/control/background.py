@@ -25,8 +25,8 @@ SAME_FRACTION = 0.02
 """Loads at work that differ by less are the same ones."""
 QUIET_S = 2.0
 """Nothing beneath was asked or moved for this long before a sample counts: meters lag behind."""
-SAMPLES_WITH_ASIDE = 20
-"""Before loads count as a part of it: one may have been on its way off when it fell silent."""
+SAMPLES_WITH_SILENT = 20
+"""Before silent loads count as a part of it: one may have been on its way off when it fell silent."""
 
 
 SILENT, ASLEEP = "silent", "asleep"
@@ -104,17 +104,16 @@ class Backgrounds:
     """Learns the background of each circuit while nothing beneath it moves."""
 
     def __init__(self) -> None:
-        self._quiet_since: dict[str, float] = {}
+        self._moved_at: dict[str, float] = {}
 
     def next(
         self, circuit_id: str, known: Background | None, meter: MeterReading, beneath: Beneath, first_sigma: float
     ) -> Background | None:
         """Return the background after one more good meter reading."""
         if meter.watts is None or beneath.asked:
-            self._quiet_since.pop(circuit_id, None)
+            self._moved_at[circuit_id] = beneath.at
             return known
-        quiet_since = self._quiet_since.setdefault(circuit_id, beneath.at)
-        if known is not None and beneath.at - quiet_since < QUIET_S:
+        if beneath.at - self._moved_at.get(circuit_id, -math.inf) < QUIET_S:
             return known
         aside, latest = tuple(sorted(beneath.aside)), meter.watts - beneath.told_watts
         if known is None or known.aside != aside:
@@ -149,6 +148,8 @@ class Ground:
     """Loads that are a part of it, of which it therefore proves nothing."""
     bias_watts: float
     """What the claimants may have drawn beyond their points as it was learnt, so that so much more may hide."""
+    left_watts: float
+    """What may still be in it of loads that are no part of it any more."""
     assumes: bool
     """Whether loads that measure nothing count by their points, as they did when it was learnt."""
 
@@ -160,25 +161,36 @@ def grounds(facility: Facility, snapshot: Snapshot, circuit_id: str, meter_watts
     from agreeing. What was learnt can, as long as every load in it is as it was then.
     """
     circuit, residual = facility.circuit_by_id[circuit_id], snapshot.residuals.get(circuit_id)
-    yield Ground(0.0, max(1.0, circuit.meter_error * abs(meter_watts) / 3.0), frozenset(), 0.0, False)
+    yield Ground(0.0, max(1.0, circuit.meter_error * abs(meter_watts) / 3.0), frozenset(), 0.0, 0.0, False)
     known = residual.background if residual is not None else None
-    if known is not None and _holds(facility, snapshot, known):
-        aside = frozenset(load_id for load_id, _ in known.aside)
-        yield Ground(known.mean_watts, known.sigma_watts, aside, known.bias_watts, True)
+    learnt = _learnt(facility, snapshot, known) if known is not None else None
+    if learnt is not None:
+        yield learnt
 
 
-def _holds(facility: Facility, snapshot: Snapshot, known: Background) -> bool:
-    if known.samples < (SAMPLES_WITH_ASIDE if known.aside else 1):
-        return False
-    silent_s = silent_after_s(facility)
+def _learnt(facility: Facility, snapshot: Snapshot, known: Background) -> Ground | None:
+    """Return the ground that was learnt, None where it does not hold now.
+
+    A silent load that can be read again, or was asked for something, takes it with it. One that slept by its own word
+    and does so no longer leaves behind what it drew then, which is at most all that was seen.
+    """
+    silent_s, aside, left = silent_after_s(facility), set(), False
+    silent = any(why.startswith(SILENT) for _, why in known.aside)
+    if known.samples < (SAMPLES_WITH_SILENT if silent else 1):
+        return None
     for load_id, why in known.aside:
         load = facility.load_by_id.get(load_id)
         if load is None:
-            return False
+            return None
         entry, reading = snapshot.ledger.entry(load_id), snapshot.telemetry.get(load_id)
-        if entry.pending or _aside(load, entry, reading, snapshot.at, silent_s) != (load_id, why):
-            return False
-    return True
+        if not entry.pending and _aside(load, entry, reading, snapshot.at, silent_s) == (load_id, why):
+            aside.add(load_id)
+        elif why.startswith(SILENT):
+            return None
+        else:
+            left = True
+    left_watts = max(0.0, known.mean_watts) + known.sigma_watts if left else 0.0
+    return Ground(known.mean_watts, known.sigma_watts, frozenset(aside), known.bias_watts, left_watts, True)
 
 
 def _aside(

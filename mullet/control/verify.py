@@ -279,7 +279,7 @@ def _meter_agrees(
     # Where so many stop at once that what each drew beyond its point adds up, one of them could hide in that; and
     # where less is left than is known of, something fell that nobody asked, and may hide one as well.
     bias = min(ground.bias_watts, sum(load.tolerance * load.highest.watts for load, _, _, _ in part))
-    return abs(excess) + bias <= HIDDEN_MOST * smallest
+    return abs(excess) + bias + ground.left_watts <= HIDDEN_MOST * smallest
 
 
 def _outcome(

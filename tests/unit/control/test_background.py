@@ -9,7 +9,7 @@ from control_kit import asleep, entry_of, ledger_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mullet.control.background import SAMPLES_WITH_ASIDE
+from mullet.control.background import SAMPLES_WITH_SILENT
 from mullet.control.observe import Observatory
 from mullet.control.verify import verify
 from mullet.domain.command import CommandLedger, OutcomeKind, Verb
@@ -128,7 +128,7 @@ def test_one_dead_since_before_keeps_the_others_proven() -> None:
     site = Site()
     site.run(30)
     site.told[FOUR.id], site.draws[FOUR.id] = "silent", 0.0
-    site.run(SAMPLES_WITH_ASIDE + 5)
+    site.run(SAMPLES_WITH_SILENT + 5)
     site.stop(ONE, TWO)
     assert credited(site.run(15)) == {ONE.id, TWO.id}
 
@@ -136,7 +136,7 @@ def test_one_dead_since_before_keeps_the_others_proven() -> None:
 def test_one_never_read_keeps_the_others_proven() -> None:
     site = Site()
     site.told[FOUR.id], site.draws[FOUR.id] = "silent", 0.0
-    site.run(SAMPLES_WITH_ASIDE + 5)
+    site.run(SAMPLES_WITH_SILENT + 5)
     site.stop(ONE, TWO)
     assert credited(site.run(15)) == {ONE.id, TWO.id}
 
@@ -145,7 +145,7 @@ def test_one_that_hangs_and_hashes_on_is_a_part_of_the_background() -> None:
     site = Site()
     site.run(30)
     site.told[FOUR.id] = "silent"
-    site.run(SAMPLES_WITH_ASIDE + 5)
+    site.run(SAMPLES_WITH_SILENT + 5)
     known = site.background
     assert known is not None
     assert [load_id for load_id, _ in known.aside] == [FOUR.id]
@@ -168,7 +168,7 @@ def test_one_that_was_told_to_stop_and_cannot_be_read_hides_nobody(lies: bool) -
     site = Site(fans=0.0)
     site.run(30)
     site.told[FOUR.id] = "silent"
-    site.run(SAMPLES_WITH_ASIDE + 5)
+    site.run(SAMPLES_WITH_SILENT + 5)
     # It takes the order and does not say so; who lies draws just what it no longer does.
     site.stop(FOUR)
     site.told[FOUR.id] = "silent"
@@ -192,7 +192,7 @@ def test_what_was_learnt_with_one_silent_ends_when_it_is_read_again() -> None:
     site = Site()
     site.run(30)
     site.told[FOUR.id] = "silent"
-    site.run(SAMPLES_WITH_ASIDE + 5)
+    site.run(SAMPLES_WITH_SILENT + 5)
     site.stop(ONE, truly=False)
     # It comes back asleep: what it no longer draws is not what ONE says that it no longer draws.
     site.told[FOUR.id], site.draws[FOUR.id] = "asleep", OFF
@@ -223,7 +223,7 @@ def test_a_bound_on_what_they_draw_beyond_their_points_outlives_one_that_hangs()
     site.run(30)
     hung = THIRTY.loads[-1]
     site.told[hung.id] = "silent"
-    site.run(SAMPLES_WITH_ASIDE + 5)
+    site.run(SAMPLES_WITH_SILENT + 5)
     site.stop(*THIRTY.loads[:-1])
     assert credited(site.run(15), THIRTY) == {load.id for load in THIRTY.loads[:-1]}
 
@@ -245,8 +245,8 @@ def test_one_on_its_way_off_as_it_falls_silent_leaves_a_spread_that_proves_nothi
     site = Site()
     site.run(30)
     site.told[FOUR.id] = "silent"
-    for second in range(SAMPLES_WITH_ASIDE + 5):
-        site.draws[FOUR.id] = FULL * (1.0 - second / (SAMPLES_WITH_ASIDE + 5))
+    for second in range(SAMPLES_WITH_SILENT + 5):
+        site.draws[FOUR.id] = FULL * (1.0 - second / (SAMPLES_WITH_SILENT + 5))
         site.run(1)
     site.stop(ONE, truly=False)
     site.draws[FOUR.id] = 0.0
@@ -306,3 +306,19 @@ def test_no_liar_is_credited_whatever_draws_beside_it(
     site.stop(first, truly=False)
     for _ in range(3):
         assert first.id not in credited(site.run(10), THIRTY)
+
+
+@pytest.mark.parametrize("rested", [True, False])
+def test_those_found_asleep_that_have_woken_since_are_no_hindrance_if_they_rested(rested: bool) -> None:
+    site = Site(100.0, THIRTY)
+    sleepers, others = THIRTY.loads[:6], THIRTY.loads[6:]
+    for load in sleepers:
+        site.told[load.id], site.draws[load.id] = "asleep", OFF if rested else FULL
+    site.run(1)
+    # They wake at once, and there is no quiet moment before the order.
+    for load in sleepers:
+        site.told[load.id], site.draws[load.id] = "hashing", FULL
+    site.stop(*others[1:])
+    site.stop(others[0], truly=rested)
+    found = credited(site.run(15), THIRTY)
+    assert found == ({load.id for load in others} if rested else set())
