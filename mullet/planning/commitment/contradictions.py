@@ -360,7 +360,9 @@ class _Reach:
             may = _may_run(group, self._steps)
             lowest = float(group.mean_mw[0]) if len(group.mean_mw) else 0.0
             if lowest > 0.0:
-                may = np.minimum(may, self._most[group.circuit] / lowest)
+                # A load that draws next to nothing fits in any number: the quotient may be beyond all numbers.
+                with np.errstate(over="ignore"):
+                    may = np.minimum(may, self._most[group.circuit] / lowest)
             run = run + may
         return self._compare(run, budget, -1.0, "load-hours may run", "must")
 

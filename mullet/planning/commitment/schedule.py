@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mullet.planning.commitment.certificate import Schedule, evaluate, pools, violations
+from mullet.planning.commitment.certificate import TOLERANCE, Schedule, evaluate, pools, violations
 from mullet.planning.commitment.fitting import add_runs, drop_runs, lower_levels, raise_levels
 from mullet.planning.commitment.fleet_state import FleetState
 from mullet.planning.commitment.highs import solve_with_highs
@@ -125,7 +125,8 @@ def schedule_of(model: Model, values: Floats) -> Schedule:
 def hint_of(model: Model, schedule: Schedule, solve: Solve = solve_with_highs, limit_s: float = 2.0) -> Floats:
     """Return the best point of the program at which the schedule's counts and pool powers stand, (n,).
 
-    Everything else (flows, cooling, import, slacks) follows by solving the program with these fixed.
+    Everything else (flows, cooling, import, slacks) follows by solving the program with these fixed. Circuits are kept
+    within the certificate's `TOLERANCE`, as the schedule was judged: a solver allows less.
 
     Raises:
         ValueError: the program has no such point: the schedule breaks something that has no price.
@@ -139,6 +140,7 @@ def hint_of(model: Model, schedule: Schedule, solve: Solve = solve_with_highs, l
     ):
         _fix(low, high, places, active)
         _fix(low, high, segments, powers)
+    high[model.circuit_mw] += TOLERANCE * np.maximum(1.0, np.abs(high[model.circuit_mw]))
     solution = solve(replace(program, low=low, high=high), limit_s)
     if not solution.optimal:
         raise ValueError(f"the program has no point at which this schedule stands: {solution.status}")
