@@ -21,8 +21,8 @@ MOVED_FRACTION = 0.2
 METER_FRESH_S = 2.0
 HIDDEN_FRACTION = 0.1
 """Of one load's draw: the most that may hide in a circuit's meter when it credits a batch."""
-HIDDEN_MOST = 0.5
-"""Of one load's draw: the most that may hide in all, with what is not known as exactly."""
+HIDDEN_MOST = 0.9
+"""Of one load's draw: the most that may hide in all, with noise and what is not known as exactly."""
 MOST_WAIT_S = 120.0
 """A load that says it sleeps waits at most this long for its circuit's meter to settle."""
 
@@ -279,7 +279,8 @@ def _meter_agrees(
     # Where so many stop at once that what each drew beyond its point adds up, one of them could hide in that; and
     # where less is left than is known of, something fell that nobody asked, and may hide one as well.
     bias = min(ground.bias_watts, sum(load.tolerance * load.highest.watts for load, _, _, _ in part))
-    return abs(excess) + bias + ground.left_watts <= HIDDEN_MOST * smallest
+    # Both are parts of the same reading, so that together they are no more than the greater bound.
+    return abs(excess) + max(bias, ground.left_watts) + noise <= HIDDEN_MOST * smallest
 
 
 def _outcome(
