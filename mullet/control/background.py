@@ -68,10 +68,9 @@ def see(
     watts = observed_draw(load, last_good, entry)
     moving = last_good is None or entry.pending or unsettled(at, load, entry, last_good)
     aside = _aside(load, entry, latest, at, silent_s)
-    if aside is not None:
-        on_its_way = aside[1].startswith(ASLEEP) and unsettled(at, load, entry, latest)
+    if aside is not None or latest is None:
+        on_its_way = aside is not None and aside[1].startswith(ASLEEP) and unsettled(at, load, entry, latest)
         return Seen(watts, moving, 0.0, 0.0, aside, entry.pending or on_its_way)
-    assert latest is not None, "what was never read is set aside"
     told = watts if latest is last_good else observed_draw(load, latest, entry)
     asked = moving if latest is last_good else entry.pending or unsettled(at, load, entry, latest)
     return Seen(watts, moving, told, told if is_assumed(load, latest) else 0.0, None, asked)
@@ -121,21 +120,23 @@ class Backgrounds:
         else:
             mean, sigma = moved(known.mean_watts, known.sigma_watts, known.samples, latest)
             samples = known.samples + 1
-        assumed, bias = _biased(known, beneath.assumed_watts, max(0.0, mean + sigma))
+        silent = any(why.startswith(SILENT) for _, why in aside)
+        assumed, bias = _biased(known, beneath.assumed_watts, max(0.0, mean + sigma), silent)
         return Background(mean, sigma, samples, aside, assumed, bias)
 
 
-def _biased(known: Background | None, assumed_watts: float, most_watts: float) -> tuple[float, float]:
+def _biased(known: Background | None, assumed_watts: float, most_watts: float, silent: bool) -> tuple[float, float]:
     """Return what is assumed and how far it may be too little.
 
     What is seen beside the loads is what nobody manages, never negative, and what they draw above their points. So it
-    bounds that, however much of it is the other; with more of them at work it is bounded anew.
+    bounds that, however much of it is the other; with more of them at work it is bounded anew. Only while a silent
+    load adds its draw does an earlier bound stand: it is of another hour, and miners draw more as they get warm.
     """
     if known is None or assumed_watts > known.assumed_watts * (1.0 + SAME_FRACTION):
         return assumed_watts, most_watts if assumed_watts > 0.0 else 0.0
     if assumed_watts < known.assumed_watts * (1.0 - SAME_FRACTION):
         return known.assumed_watts, known.bias_watts
-    return known.assumed_watts, min(known.bias_watts, most_watts)
+    return known.assumed_watts, min(known.bias_watts, most_watts) if silent else most_watts
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,6 +228,23 @@ def test_a_bound_on_what_they_draw_beyond_their_points_outlives_one_that_hangs()
     assert credited(site.run(15), THIRTY) == {load.id for load in THIRTY.loads[:-1]}
 
 
+def test_what_they_drew_when_they_were_colder_bounds_nothing() -> None:
+    site = Site(0.0, THIRTY, 0.99)
+    site.run(60)
+    cold = site.background
+    site.full = FULL * 1.05
+    site.draws = dict.fromkeys(site.draws, site.full)
+    site.run(90)
+    warm = site.background
+    assert cold is not None
+    assert warm is not None
+    assert cold.bias_watts < 1_000.0
+    assert warm.bias_watts > 4_000.0
+    site.stop(*THIRTY.loads[1:])
+    site.stop(THIRTY.loads[0], truly=False)
+    assert credited(site.run(15), THIRTY) == set()
+
+
 def test_what_was_learnt_at_rest_does_not_bound_what_runs_later() -> None:
     site = Site(3_000.0, THIRTY, 1.04)
     for load in THIRTY.loads:
