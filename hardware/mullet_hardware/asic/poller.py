@@ -35,6 +35,10 @@ SLOTS_BESIDE_ORDERS = 32
 HOLD_S = 0.5
 """A slot bounds work under way, not waiting: whoever waits longer than this for a device gives its slot away."""
 TICK_S = 0.05
+FIRST_ROUND_S, FIRST_APART_S = 1.0, 0.003
+"""The first readings of a watch are over after so long, not after a period, for control begins once every load was
+read. Of all watches they begin so far apart, as thousands at once would keep each other past their deadlines; none
+begins later than if they were spread over the period."""
 POLL_DEADLINE_S = 3.0
 SLOW_DEADLINE_S = 5.0
 BACKOFF_MOST_S = 10.0
@@ -65,6 +69,8 @@ class Followed:
     target: Target
     period_s: float
     emit: Emit
+    regular_at: float = -math.inf
+    """When its place in the period comes for the first time, after the first round."""
     silent: int = 0
     """Failures to answer in a row; above 0 it is asked in the slow lane."""
     prepare_at: float = 0.0
@@ -128,6 +134,7 @@ class Poller:
         self._emit_health = emit_health
         self._name = name
         self._next_name = -math.inf
+        self._next_first = -math.inf
         self._orders = orders
         self._slots = slots
         self._fast = Schedule()
@@ -148,13 +155,17 @@ class Poller:
         return len(self._polls)
 
     def watch(self, number: int, targets: list[Target], period_s: float, emit: Emit) -> None:
-        """Follow `targets`, spread over the period; `emit` gets each reading or fault as a row, as it comes."""
+        """Follow `targets`, all once soon, then spread over the period; `emit` gets each reading or fault as a row."""
         now = asyncio.get_running_loop().time()
         self.unwatch(number)
         self._watches[number] = followed = [Followed(target, period_s, emit) for target in targets]
+        first_s = min(period_s, FIRST_ROUND_S)
         for index, item in enumerate(followed):
-            # The first reading tells the most: several loads may wait for it, and so no two at the same instant.
-            self._fast.add(now + period_s * index / len(targets), item)
+            share = index / len(targets)
+            item.regular_at = now + first_s + period_s * share
+            first = min(max(now + first_s * share, self._next_first + FIRST_APART_S), now + period_s * share)
+            self._next_first = max(self._next_first, first)
+            self._fast.add(first, item)
             item.prepare_at = now + index * min(PREPARE_APART_S, PREPARE_EVERY_S / len(targets))
             item.health_at = now + index * min(HEALTH_APART_S, HEALTH_EVERY_S / len(targets))
             if self._name is not None:
@@ -301,7 +312,8 @@ class Poller:
             wait_s = min(period_s * 2.0 ** min(silent - 1, 10), max(period_s, BACKOFF_MOST_S))
             self._slow.add(now + wait_s, followed)
         else:
-            self._fast.add(max(due + period_s, now), followed)
+            regular, followed.regular_at = followed.regular_at, -math.inf
+            self._fast.add(max(due + period_s if math.isinf(regular) else regular, now), followed)
 
     def _look_aside(self, followed: Followed, device: Device) -> None:
         """Begin what a device has besides polls, if its time has come and nothing more urgent is under way.

@@ -113,6 +113,34 @@ async def test_the_hung_hold_no_slot_and_delay_nobody(monkeypatch: pytest.Monkey
                 assert row[2:8] == [None] * 6
 
 
+async def test_all_are_read_once_at_the_start_and_then_spread_over_the_period() -> None:
+    rows: Rows = {}
+    poller = Poller(cast(Any, FakeFleet()))
+    poller.watch(1, targets(10), 40.0, into(rows))
+    began = min(at for at, _, _ in poller._fast.heap)
+    async with running(poller):
+        await until(lambda: len(rows) == 10)
+        # The first of them is due again at once, the others have their places in the period ahead of them.
+        ahead = {followed.target.load_id: at - began for at, _, followed in poller._fast.heap}
+    assert {name: ahead[name] for name in rows if name != "m-1"} == {
+        f"m-{k + 1}": pytest.approx(poller_module.FIRST_ROUND_S + 4.0 * k) for k in range(1, 10)
+    }
+    assert all(len(rows[f"m-{k}"]) == 1 for k in range(2, 11))
+
+
+async def test_the_first_readings_of_many_watches_begin_apart_and_none_later_than_its_place_in_the_period() -> None:
+    poller = Poller(cast(Any, FakeFleet()))
+    began = asyncio.get_running_loop().time()
+    for number in range(10):
+        poller.watch(number, targets(200), 10.0, into({}))
+    due = sorted(at - began for at, _, _ in poller._fast.heap)
+    places = sorted(10.0 * k / 200 + 0.5 for k in range(200) for _ in range(10))
+    assert len(due) == 2_000
+    assert sum(at < 1.0 for at in due) <= 1.0 / poller_module.FIRST_APART_S + 200, "those beside come at their places"
+    assert 3.0 < due[-1] < 6.0
+    assert all(at <= place for at, place in zip(due, places, strict=True))
+
+
 async def test_who_comes_back_is_read_at_its_period_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller_module, "BACKOFF_MOST_S", 0.2)
     fleet = FakeFleet()
