@@ -56,7 +56,7 @@ def test_nothing_broken_passes(graded: Graded) -> None:
     assert summary["false_acks"] >= 2
     assert summary["uncaught_false_acks"] == 0
     assert summary["pool_changes"] == 0, summary["pool_change_list"]
-    assert summary["demand_step"]["exceeds_room"] is True
+    assert summary["demand_step"]["exceeds_room"] is True, summary["demand_step"]
     assert all(summary["demand_step"]["mining_shed_first"].values())
 
 
