@@ -307,13 +307,16 @@ class Poller:
 
     def _plan_next(self, followed: Followed, due: float, silent: int) -> None:
         now, period_s = asyncio.get_running_loop().time(), followed.period_s
+        regular, followed.regular_at = followed.regular_at, -math.inf
         followed.silent = silent
         if silent:
             wait_s = min(period_s * 2.0 ** min(silent - 1, 10), max(period_s, BACKOFF_MOST_S))
             self._slow.add(now + wait_s, followed)
+        elif math.isinf(regular):
+            self._fast.add(max(due + period_s, now), followed)
         else:
-            regular, followed.regular_at = followed.regular_at, -math.inf
-            self._fast.add(max(due + period_s if math.isinf(regular) else regular, now), followed)
+            missed = max(0, math.ceil((now - regular) / period_s))
+            self._fast.add(regular + missed * period_s, followed)
 
     def _look_aside(self, followed: Followed, device: Device) -> None:
         """Begin what a device has besides polls, if its time has come and nothing more urgent is under way.

@@ -128,6 +128,33 @@ async def test_all_are_read_once_at_the_start_and_then_spread_over_the_period() 
     assert all(len(rows[f"m-{k}"]) == 1 for k in range(2, 11))
 
 
+async def test_who_is_read_late_in_the_first_round_keeps_its_place_in_the_period() -> None:
+    rows: Rows = {}
+    poller = Poller(cast(Any, FakeFleet()))
+    poller.watch(1, targets(10), 40.0, into(rows))
+    began = min(at for at, _, _ in poller._fast.heap)
+    late = next(followed for _, _, followed in poller._fast.heap if followed.target.load_id == "m-4")
+    late.regular_at -= 80.0
+    async with running(poller):
+        await until(lambda: len(rows) == 10)
+        ahead = {followed.target.load_id: at - began for at, _, followed in poller._fast.heap}
+    assert ahead["m-4"] == pytest.approx(poller_module.FIRST_ROUND_S + 12.0)
+
+
+async def test_who_was_silent_at_first_is_not_asked_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answers(address: str, port: int) -> None:
+        fleet.silent.clear()
+
+    monkeypatch.setattr(poller_module, "probe", answers)
+    fleet = FakeFleet()
+    fleet.silent = {"127.0.0.1"}
+    async with polling(fleet, 1, 0.4, slots=1) as rows:
+        await until(lambda: len(rows.get("m-1", [])) == 3)
+    failed, back, after = rows["m-1"]
+    assert (failed[-1] is None, back[-1], after[-1]) == (False, None, None)
+    assert after[1] - back[1] > 0.3
+
+
 async def test_the_first_readings_of_many_watches_begin_apart_and_none_later_than_its_place_in_the_period() -> None:
     poller = Poller(cast(Any, FakeFleet()))
     began = asyncio.get_running_loop().time()
