@@ -141,18 +141,15 @@ async def test_who_is_read_late_in_the_first_round_keeps_its_place_in_the_period
     assert ahead["m-4"] == pytest.approx(poller_module.FIRST_ROUND_S + 12.0)
 
 
-async def test_who_was_silent_at_first_is_not_asked_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answers(address: str, port: int) -> None:
-        fleet.silent.clear()
-
-    monkeypatch.setattr(poller_module, "probe", answers)
-    fleet = FakeFleet()
-    fleet.silent = {"127.0.0.1"}
-    async with polling(fleet, 1, 0.4, slots=1) as rows:
-        await until(lambda: len(rows.get("m-1", [])) == 3)
-    failed, back, after = rows["m-1"]
-    assert (failed[-1] is None, back[-1], after[-1]) == (False, None, None)
-    assert after[1] - back[1] > 0.3
+async def test_who_was_silent_at_first_is_not_asked_twice_at_once() -> None:
+    poller = Poller(cast(Any, FakeFleet()))
+    poller.watch(1, targets(1), 40.0, into({}))
+    followed = poller._fast.heap.pop()[2]
+    poller._plan_next(followed, followed.regular_at, silent=1)
+    due, _, same = poller._slow.heap.pop()
+    assert same is followed
+    poller._plan_next(followed, due, silent=0)
+    assert [at for at, _, _ in poller._fast.heap] == [due + 40.0]
 
 
 async def test_the_first_readings_of_many_watches_begin_apart_and_none_later_than_its_place_in_the_period() -> None:
